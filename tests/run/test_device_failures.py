@@ -22,6 +22,7 @@ from lcbench.encode import forward, replica
 from lcbench.encode.load import load
 from lcbench.errors import InjectionError, RequestError
 from lcbench.hub.models import locate
+from lcbench.repair.repair import NO_REPAIR
 from lcbench.results.folder import Results
 from lcbench.run import runner
 from lcbench.run.sweep import Outcome
@@ -29,7 +30,6 @@ from lcbench.score.cell import FailedCell
 from lcbench.score.server import Server, Worker
 from lcbench.system import transient
 from lcbench.system.signals import TERMINATED, DeviceLost, Stop
-from lcbench.repair.repair import NO_REPAIR
 from lcbench.tempscale.inject import inject
 from lcbench.tempscale.prove import active_probe
 
