@@ -116,7 +116,6 @@ class CalibratedAttention(Change):
         Raises:
             RequestError: no text that the model reads has more tokens than a basket.
         """
-        from lcbench.tempscale.attend import EAGER
         from lcbench.tempscale.calibrate import Calibration
         from lcbench.tempscale.change import ChangedAttention
         from lcbench.tempscale.transformer import shape_of
@@ -134,7 +133,7 @@ class CalibratedAttention(Change):
             first = layers // 2 if self.first_layer is None else self.first_layer
             return [None] * first + [change] * (layers - first)
 
-        back_ends = ("eager", EAGER, "sdpa", IMPLEMENTATION)
+        back_ends = ("eager", "sdpa", IMPLEMENTATION)
         return ChangedAttention(model, f"attend={self}", changes, back_ends)
 
     def __str__(self) -> str:

@@ -60,9 +60,10 @@ class ChangedAttention:
                 "divided by a temperature (tau=) but not changed otherwise."
             )
         if back_ends is not None and self._original not in back_ends:
+            # As engine.attention calls them.
+            known = " or ".join(one.removeprefix("lcbench_") for one in back_ends)
             raise InjectionError(
-                f"{name} needs the attention {' or '.join(back_ends)}, and {kind} is on "
-                f"{self._original}: set engine.attention."
+                f"{name} needs the attention {known}, and {kind} is on {self._original}."
             )
         try:
             with Injection(model, BASELINE) as plain:
