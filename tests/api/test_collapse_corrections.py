@@ -9,6 +9,7 @@ import pytest
 
 import lcbench
 from lcbench.api.collapses import Collapses
+from lcbench.errors import RequestError
 from lcbench.measures import files
 from lcbench.measures.collapse import prepare
 from lcbench.repair.correction import Correction
@@ -107,6 +108,28 @@ def test_it_is_fitted_on_a_named_set_of_texts_of_a_task_and_by_length(
     rows = model.encode(list(docstrings))
     fitted = fit(Correction("centre", 2), rows, ids)
     assert len(fitted.means) == 2
+
+
+def test_chunks_that_have_one_embedding_a_text_are_measured(model: Any) -> None:
+    keys = {**SMALL, "measures": ["embeddings", "attention"], "traced_texts": 30}
+    found = lcbench.collapse(
+        model,
+        texts=TEXTS,
+        repairs=[{"chunks": {"mean": 16}}],
+        traced_lengths=[16],
+        progress=False,
+        **keys,
+    )
+    before, after = (one.collapse.crowding for one in found.measurements)
+    assert before is not None
+    assert after is not None
+    # Single sentences fit into a chunk, longer texts do not.
+    assert after.verdict.single.value == pytest.approx(before.verdict.single.value, abs=1e-6)
+    assert abs(after.verdict.joined.value - before.verdict.joined.value) > 1e-3
+    # Nothing of the model is changed.
+    assert [one.policy for one in found.inside] == ["1"]
+    with pytest.raises(RequestError, match=r"chunks=max.*each chunk of a text has an embedding"):
+        lcbench.collapse(model, texts=TEXTS, chunks="max", progress=False, **SMALL)
 
 
 def test_a_repair_that_cannot_be_looked_into_is_no_obstacle_to_others(

@@ -226,6 +226,7 @@ def _of_texts(
     from lcbench.hub.models import locate
     from lcbench.measures.figures import Material
     from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.run.measuring import check_repairs
     from lcbench.run.reader import EmbeddingsReader, InsideReader, make_figure, reader_of
     from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.transformer import shape_of
@@ -242,6 +243,7 @@ def _of_texts(
         repair if repair.encoding.is_baseline else repair.resolve(shape_of(loaded))
         for repair in request.repairs
     ]
+    check_repairs(repairs)
     encodings = list(dict.fromkeys(repair.encoding for repair in repairs))
     found, inside, figures = [], [], []
     failed: dict[str, str] = {}
@@ -287,7 +289,7 @@ def _of_texts(
                 )
         if asked.inside is not None:
             looking = InsideReader(reader, texts, asked.inside, observer)
-            for repair in encodings:
+            for repair in dict.fromkeys(one.of_model for one in repairs):
                 try:
                     looked = looking.measure(repair)
                 # Another repair may suit the model.

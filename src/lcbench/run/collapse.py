@@ -230,7 +230,7 @@ class _Measurer:
             )
             repairs = [unit.cell.repair for unit in units]
             if any(unit.kind == "figure" for unit in units):
-                repairs = [cell.repair for cell in self._grid.cells_of[model]]
+                repairs += [cell.repair for cell in self._grid.cells_of[model]]
             proofs = proofs_of(loaded, repairs)
             facts = provenance.model_facts(model, loaded)
         protocol = units[0].cell.protocol

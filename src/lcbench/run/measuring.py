@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import LcbenchError, StorageError
+from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.hub.datasets import digest_of, plain_folder
 from lcbench.measures import files
 from lcbench.plan.measurements import Unit
@@ -75,8 +75,8 @@ def prompt_of(engine: Engine, task: AbsTask) -> str:
 def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -> list[Unit]:
     """Return what is asked of a grid, whether it is there or not, in the order of work.
 
-    What happens inside a model depends on its encoding alone, so that repairs that differ in their
-    correction have one measurement. Figures show encodings, too.
+    What happens inside a model depends on what is changed of it alone, so that repairs that differ
+    in their correction or chunks have one measurement. Figures are without corrections.
 
     Args:
         grid: models, repairs and tasks.
@@ -85,9 +85,11 @@ def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -
         mirror: a folder that is searched for data first.
 
     Raises:
-        RequestError: a figure can be made of none of the tasks.
+        RequestError: a figure can be made of none of the tasks, or a repair gives a text several
+            embeddings.
     """
     check_figures(grid, asked.figures)
+    check_repairs(cell.repair for cell in grid.cells)
     units: list[Unit] = []
     for cells in grid.cells_of.values():
         for task in dict.fromkeys(cell.task for cell in cells):
@@ -101,7 +103,8 @@ def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -
                 units += [Unit("embeddings", cell, of_cell(cell=cell)) for cell in mine]
             if asked.inside is not None:
                 of_cell = partial(files.path_of, results_dir, data=data, options=asked.inside)
-                units += [Unit("inside", cell, of_cell(cell=cell)) for cell in encodings]
+                models = dict.fromkeys(replace(cell, repair=cell.repair.of_model) for cell in mine)
+                units += [Unit("inside", cell, of_cell(cell=cell)) for cell in models]
             repairs = [cell.repair.canonical for cell in encodings]
             units += [
                 Unit(
@@ -116,6 +119,20 @@ def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -
                 if fits(number, grid.parts[task].source.kind(task))
             ]
     return units
+
+
+def check_repairs(repairs: Iterable[Repair]) -> None:
+    """Check that under each repair a text has one embedding.
+
+    Raises:
+        RequestError: under one of them each chunk has its own.
+    """
+    for repair in repairs:
+        if repair.chunks is not None and repair.chunks.kind == "max":
+            raise RequestError(
+                f"chunks={repair.chunks}: each chunk of a text has an embedding of its own, and "
+                "collapse compares one of each text: chunks=mean or chunks=late."
+            )
 
 
 def data_of(cell: Cell, mirror: Path | None) -> str:

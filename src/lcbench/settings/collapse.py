@@ -26,7 +26,6 @@ _FEWEST_RESAMPLES = 1_000
 _OF_RUNS = {
     "limit": "collapse takes passages= and whole_texts=",
     "track": "measurements are not tracked",
-    "chunks": "collapse measures the embeddings of texts that are read at once",
     "name": "measurements are found by what they are of",
 }
 # What is measured by default.
@@ -74,10 +73,6 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     for key, instead in _OF_RUNS.items():
         if value[key] is not None:
             raise RequestError(f"{key}={value[key]} is a key of runs, not of collapse: {instead}.")
-    repairs = value["repairs"]
-    for one in repairs if isinstance(repairs, list) else [repairs]:
-        if isinstance(one, dict) and one.get("chunks") is not None:
-            raise RequestError(f"repairs= with chunks: {_OF_RUNS['chunks']}.")
     if value["engine"]["devices"] is not None:
         raise RequestError(
             f"engine.devices={value['engine']['devices']}: collapse runs on one device; several "
