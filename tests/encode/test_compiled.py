@@ -17,6 +17,7 @@ from lcbench.encode.load import load
 from lcbench.encode.unpadded import use_unpadded
 from lcbench.errors import InjectionError
 from lcbench.hub.models import locate
+from lcbench.repair.gain import Gain
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import BASELINE, parse
@@ -157,6 +158,21 @@ def test_a_temperature_is_changed_with_proof_and_undone(
     assert not injection.takes(parse({"length": {0: 1.0, 12: 0.8}}))
     injection.remove()
     assert np.array_equal(model.encode(TEXTS), before)
+
+
+def test_gains_are_compiled_anew(
+    make_model: Callable[[str], Path], compilations: list[Any]
+) -> None:
+    """Dynamo does not look whether hooks were added since."""
+    folder = make_model("bert")
+    engine, _ = engine_of(folder, compiled=True)
+    plain, _ = engine_of(folder)
+    for gain in (None, Gain(layernorm=1.3), Gain(ffn=0.5), None):
+        repair = Repair(gain=gain)
+        found = engine.embed(repair, TEXTS, None, "").embeddings
+        expected = plain.embed(repair, TEXTS, None, "").embeddings
+        assert apart(found, expected) < ROUNDING
+    assert compilations
 
 
 def test_a_change_that_cannot_be_proven_restores_the_model(

@@ -107,6 +107,26 @@ def test_a_tokenizer_reads_another_number_of_tokens(
         assert np.array_equal(one.ids[: other.length - 1], other.ids[:-1])
 
 
+def test_lanes_leave_the_window_of_the_model_alone(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find out what a model reads at another window changes it for a moment."""
+    engine, (_, model) = engine_of(make_model("bert"), batch_tokens=256, lanes=4)
+    asked: list[bool] = []
+    preprocess = Tokenizer._preprocess
+
+    def watched(self: Tokenizer, *arguments: Any) -> Any:
+        asked.append(engine._tokenizing.locked())
+        return preprocess(self, *arguments)
+
+    monkeypatch.setattr(Tokenizer, "_preprocess", watched)
+    engine.embed(LONG, TEXTS, None, "query: ")
+    engine.embed(NO_REPAIR, TEXTS, None, "query: ")
+    assert asked
+    assert all(asked)
+    assert model.max_seq_length == 48
+
+
 def test_requests_under_other_windows_may_wait_for_each_other(
     make_model: Callable[[str], Path],
 ) -> None:

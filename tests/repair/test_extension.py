@@ -80,7 +80,7 @@ def test_what_is_no_extension_is_refused_with_what_is(value: Any, message: str) 
         (
             {"selfextend": 1024, "group": 2, "neighbors": 256},
             shape("rotary"),
-            "distances within 768 tokens at most",
+            "distances are at most 512 in texts of 768 tokens",
         ),
     ],
 )

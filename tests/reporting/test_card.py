@@ -1,13 +1,14 @@
 """A model card's section: what the hub reads of it, and that it replaces only itself."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import mteb
 import pytest
 from huggingface_hub import EvalResult, ModelCard
 from report_cells import item_rows, write_cell
-from result_cells import cell, outcome
+from result_cells import PROTOCOL, cell, outcome
 
 from lcbench.cli import app
 from lcbench.results.folder import Results
@@ -79,6 +80,38 @@ def test_the_table_has_the_gain_and_its_interval(
     assert "| **Avg** | 30.00 | 40.00 | " in text
     low, _, high = text.partition("**▲ 33.33** | ")[2].partition(" |")[0].partition(" to ")
     assert 20 < float(low) < 33.33 < float(high) < 60
+
+
+def test_tasks_that_read_one_dataset_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, tasks = Results(tmp_path / "runs"), ("LEMBQMSumRetrieval", "LEMBWikimQARetrieval")
+    for task, score in zip(tasks, (0.25, 0.5), strict=True):
+        write_cell(folder, task, {("test", "default"): {"main_score": score, "ndcg_at_10": score}})
+    names = {f"{task} (default)" for task in tasks}
+    assert {one.dataset_name for one in card("repairs=1").data.eval_results} == names
+    # What is written again is one of them.
+    again = card("repairs=1", f"tasks=[{tasks[0]}]").data.eval_results
+    values = {(one.dataset_name, one.metric_value) for one in again}
+    assert values == set(zip(sorted(names), (0.25, 0.5), strict=True))
+
+
+def test_quick_looks_are_no_metadata(results: Results) -> None:
+    of = replace(cell(), protocol=replace(PROTOCOL, limit=10))
+    results.write(of, outcome(of, 0.25))
+    assert [one.metric_value for one in card("repairs=1").data.eval_results] == [0.5]
+
+
+@pytest.mark.parametrize("metadata", ["title: a: b", "1: one"])
+def test_a_card_with_unreadable_metadata_is_left_alone(
+    metadata: str, results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = f"---\n{metadata}\n---\n# My model\n"
+    Path("README.md").write_text(before, encoding="utf-8")
+    assert app.run(["card", "results_dir=runs", "out=README.md"]) == 2
+    assert "the metadata of the card cannot be read" in capsys.readouterr().err
+    assert Path("README.md").read_text(encoding="utf-8") == before
 
 
 def test_only_the_section_and_the_same_metadata_are_replaced(results: Results) -> None:

@@ -1,5 +1,6 @@
 """Packs: mteb reads them, `sha256sum` checks them, and so does lcbench."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -119,6 +120,22 @@ def test_a_task_under_two_protocols_needs_a_choice(
     )
     assert app.run([*words, "protocols=other"]) == 2
     assert "protocols=other: there are results under paper-" in capsys.readouterr().err
+
+
+def test_imported_results_are_not_packed_and_do_not_keep_others_out(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "public" / "results" / "some__other" / "external"
+    folder.mkdir(parents=True)
+    entry = {"main_score": 0.75, "hf_subset": "default", "languages": ["eng-Latn"]}
+    content = {"dataset_revision": "b" * 40, "task_name": "STS12", "scores": {"test": [entry]}}
+    content |= {"mteb_version": None, "evaluation_time": None}
+    (folder / "STS12.json").write_text(json.dumps(content), encoding="utf-8")
+    assert app.run(["import", "public", "results_dir=runs"]) == 0
+    assert app.run(["pack", "results_dir=runs", "out=pack"]) == 0
+    shown = capsys.readouterr()
+    assert "3 results in pack" in shown.out
+    assert "imported results and quick looks (limit=) are not packed" in shown.err
 
 
 def test_quick_looks_and_other_models_are_not_packed(

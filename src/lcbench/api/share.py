@@ -84,8 +84,8 @@ def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
     scores = results.read(partial(column_of, suites=shipped_suites()), warn)
     scores = _chosen(scores, choice, settings.protocols)
     whole = [
-        imported is None and protocol.get("limit") is None
-        for imported, protocol in zip(scores["imported"], scores["protocol"], strict=True)
+        own and protocol.get("limit") is None
+        for own, protocol in zip(scores["imported"].isna(), scores["protocol"], strict=True)
     ]
     if not all(whole):
         warn("imported results and quick looks (limit=) are not packed.")

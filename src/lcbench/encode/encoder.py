@@ -259,7 +259,10 @@ class Encoder:
         if correction is None or not len(embeddings):
             return embeddings
         if isinstance(embeddings, Several):
-            return Several(correction.apply(embeddings.rows), embeddings.bounds)
+            rows = embeddings.rows
+            if correction.dimensions != rows.shape[1]:
+                rows = large_array(len(rows), correction.dimensions)
+            return Several(correction.apply(embeddings.rows, into=rows), embeddings.bounds)
         lengths = self.lengths(texts, prompt, role) if correction.by_length else None
         into = embeddings
         if correction.dimensions != embeddings.shape[1]:

@@ -131,6 +131,7 @@ class Engine:
         self._threads = ThreadPoolExecutor(REQUESTS_AT_ONCE, "request")
         # Some models reconfigure their tokenizer for each call.
         self._tokenizing = threading.Lock()
+        self._submitting = threading.Lock()
         self._changed = threading.Condition()
         # In order of arrival.
         self._requests: list[_Request] = []
@@ -148,11 +149,13 @@ class Engine:
         self, repair: Repair, texts: Sequence[str], role: Role | None, prompt: str
     ) -> Future[Embedded]:
         """Start to embed texts as `embed` does, and return immediately."""
-        # Enqueued here, since threads start in any order.
-        request = self._enter(repair, role, prompt)
         # Log lines of the thread belong to the caller's cell.
         context = copy_context()
-        return self._threads.submit(context.run, self._embed, request, texts, role, prompt)
+        # Enqueued here, since threads start in any order; and together with its job, since those
+        # behind it in the line wait for it, and could have all threads.
+        with self._submitting:
+            request = self._enter(repair, role, prompt)
+            return self._threads.submit(context.run, self._embed, request, texts, role, prompt)
 
     def embed(
         self, repair: Repair, texts: Sequence[str], role: Role | None, prompt: str
@@ -381,8 +384,8 @@ class Engine:
         They are not cached: tokenising takes less than a hundredth of the time of the forward pass
         on a CPU, and runs in parallel with it.
         """
-        tokenizer = self._forward.tokenizer_for(role, repair)
         with self._tokenizing:
+            tokenizer = self._forward.tokenizer_for(role, repair)
             if repair.chunks is not None:
                 return cut(tokenizer, texts, prompt, repair.chunks)
             read = tokenizer.tokenize(texts, prompt)

@@ -85,7 +85,8 @@ class Replica:
         return bool(self._onednn)
 
     def use(self, repair: Repair) -> None:
-        if repair == self.repair:
+        # After a failed repair the model is plain, and not compiled.
+        if repair == self.repair and (self._is_on or not self._compiles):
             return
         # The proof looks at every operation, which a compiled model does not show.
         self._take_off()
@@ -103,6 +104,9 @@ class Replica:
 
     def _inject(self, policy: Policy, changes: Sequence[Change] = ()) -> None:
         """Apply a policy and changes of the model, replacing the current ones."""
+        if self._compiles and (changes or self._applied):
+            # The compiler does not notice hooks and weights that are changed.
+            torch.compiler.reset()
         self._restore()
         self._compiled = None
         try:

@@ -96,7 +96,8 @@ def largest_similarity(
         left: vectors, [left, dimensions].
         right: vectors of each text, [vectors, dimensions] each.
     """
-    most = max(1, _SIMILARITIES // max(1, len(left)))
+    # Neither the similarities of a block nor its vectors take more than that.
+    most = max(1, _SIMILARITIES // max(1, len(left), int(left.shape[1])))
     found = [np.empty((len(left), 0), dtype=np.float32)]
     for texts in _blocks(right, most):
         starts = np.cumsum([0, *map(len, texts)])[:-1]

@@ -127,6 +127,9 @@ class Tokenizer:
         """Return a tokenizer of the same texts that reads another number of tokens of each."""
         other = Tokenizer(self._model, self._role, window)
         other.first_position = self.first_position
+        # Here, where nobody else tokenises: lanes that pad ask for it, and to find it changes the
+        # window of the model for a moment.
+        other._frame("")
         return other
 
     @property

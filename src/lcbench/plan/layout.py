@@ -178,7 +178,8 @@ def repairs_of(
                 f"{name}: {asked} is the same as {found}, since {' and '.join(sorted(idle))} "
                 "changes nothing in this model."
             )
-    return list(dict.fromkeys(resolved.values()))
+    # By name: two files of the same temperatures are one repair.
+    return list({found.canonical: found for found in resolved.values()}.values())
 
 
 def protocol_of(

@@ -100,8 +100,8 @@ class Extension(Stretch, Change):
         if self.method == "selfextend" and self.window > self.reach(start):
             raise RequestError(
                 f"{written}: with group {self.groups(start)[0]} and neighbors "
-                f"{self.groups(start)[1]}, distances within {self.reach(start)} tokens at most are "
-                f"as in {start}. Name a larger group or fewer neighbors."
+                f"{self.groups(start)[1]}, distances are at most {start} in texts of "
+                f"{self.reach(start)} tokens. Name a larger group or fewer neighbors."
             )
         plain = replace(self, group=None, neighbors=None)
         return replace(

@@ -62,7 +62,7 @@ class Stretch:
         return self.group or factor + 1, self.neighbors or max(1, start // factor)
 
     def reach(self, start: int) -> int:
-        """Return the length up to which SelfExtend keeps all distances below L = start."""
+        """Return the length up to which SelfExtend keeps all distances at most L = start."""
         group, neighbors = self.groups(start)
         return (start - neighbors) * group + neighbors
 

@@ -203,13 +203,18 @@ def _results(
         metric = _metric(result, rows[0]) if entry is None else entry.main_score
         # The hub takes results of one dataset, split and subset for one result.
         dataset = task.task if entry is None else entry.dataset
+        # Several tasks of mteb may read one dataset, whose results are to stay apart.
+        shares = entry is not None and len(registry().reading(entry.dataset)) > 1
         for row in rows:
+            if row.protocol.get("limit") is not None:
+                # The score of a part of the task is in the table, but is not the dataset's.
+                continue
             yield EvalResult(
                 task_type=_HUB_TYPES.get(kind, "feature-extraction"),
                 task_name=kind,
                 dataset_type=dataset,
                 dataset_name=f"{task.task} ({row.subset})",
-                dataset_config=row.subset,
+                dataset_config=f"{task.task}/{row.subset}" if shares else row.subset,
                 dataset_split=row.split,
                 dataset_revision=str(result.get("dataset_revision")),
                 metric_type=metric,
@@ -239,6 +244,7 @@ def card_text(section: CardSection, existing: str | None) -> str:
     Raises:
         RequestError: the metadata of the card so far cannot be read.
     """
+    import yaml
     from huggingface_hub import ModelCard, ModelCardData
 
     text = f"{_BEGIN}\n{section.text}{_END}\n"
@@ -253,7 +259,7 @@ def card_text(section: CardSection, existing: str | None) -> str:
         return f"---\n{data.to_yaml()}\n---\n\n# {short}\n\n{text}"
     try:
         card = ModelCard(existing)
-    except ValueError as error:
+    except (ValueError, TypeError, yaml.YAMLError) as error:
         raise RequestError(f"out: the metadata of the card cannot be read: {error}") from error
     known: ModelCardData = card.data  # type: ignore[assignment]
     replaced = {(*one.unique_identifier, one.metric_type) for one in section.results}

@@ -49,7 +49,7 @@ _LOCK_SECONDS = 60.0
 _OURS = re.compile(
     r"index\.html|report\.json|(table1|tables)\.(md|csv|tex)|(tasks|paper|lengths|repairs)\.csv"
     r"|table1-\d+\.tex|tables/[\w-][\w.-]*\.(csv|tex)"
-    r"|figures/(improvement|forest|roles|repairs|windows|by-length-[\w-]+)\.(png|svg|pdf|csv)"
+    r"|figures/((improvement|forest|roles|repairs|windows)(-\d+)?|by-length-[\w-]+)\.(png|svg|pdf|csv)"
 )
 # Keys that every version's report.json has.
 _KEYS = {"title", "version", "tables"}

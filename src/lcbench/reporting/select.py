@@ -343,8 +343,10 @@ def _as_asked(
         return scores
     of_name = {choice.name: choice for choice in choices}
     records = scores.to_dict("records")
-    ours = [row for row in records if not row["imported"] and not texts_of(row["protocol"])]
-    others = [row for row in records if row["imported"] or texts_of(row["protocol"])]
+    # None is NaN in a frame that has imported results as well.
+    apart = [isinstance(row["imported"], str) or bool(texts_of(row["protocol"])) for row in records]
+    ours = [row for row, is_apart in zip(records, apart, strict=True) if not is_apart]
+    others = [row for row, is_apart in zip(records, apart, strict=True) if is_apart]
     requests: dict[tuple[str, str, str, tuple[str, ...] | None], None] = {}
     for row in ours:
         base = _base(row["protocol"])

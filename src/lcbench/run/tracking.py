@@ -136,17 +136,16 @@ def _baseline_of(cell: Cell) -> Cell:
 
 
 def _score(path: Path) -> float | None:
-    """Return a task's score × 100, the mean of its splits and subsets; None if unreadable."""
+    """Return a task's score × 100, the mean over splits of that of subsets; None if unreadable."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         scores = json.loads(path.read_bytes())["scores"]
-        return 100 * fmean(one["main_score"] for entries in scores.values() for one in entries)
+        return 100 * fmean(fmean(one["main_score"] for one in some) for some in scores.values())
     return None
 
 
 def _metric(cell: Cell, what: str) -> str:
     """Return the name of a number: kind, model, task and repair, as folders of a tracker's page."""
-    model = cell.model.rpartition("/")[2]
-    return f"{what}/{model}/{cell.task}/{cell.repair.canonical}"
+    return f"{what}/{cell.model.replace('/', '__')}/{cell.task}/{cell.repair.canonical}"
 
 
 def _one_line(error: BaseException) -> str:

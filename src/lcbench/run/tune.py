@@ -235,7 +235,7 @@ def _search(
             "cannot have temperatures of their own."
         )
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    within = options.lengths or tuple(one for one in LENGTHS if one <= window)
+    within = options.lengths or tuple(one for one in LENGTHS if one <= window) or (window,)
     ends = (within[0], max(within[-1], window) if options.lengths is None else within[-1])
     asked = replace(options.search, seed=options.seed)
     lengths = ends if asked.by_length and ends[0] < ends[1] else ()

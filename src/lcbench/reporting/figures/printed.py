@@ -173,11 +173,18 @@ def draw_forest(axes: Axes, panel: Forest, linear: bool) -> set[Certainty]:
     return seen
 
 
-def draw_scatter(axes: Axes, panel: Scatter, linear: bool) -> set[Certainty]:
-    """Draw a panel's points with the intervals of both, and return which significances occur."""
+def draw_scatter(axes: Axes, panel: Scatter, linear: bool, names: Sequence[str]) -> set[Certainty]:
+    """Draw a panel's points with the intervals of both, and return which significances occur.
+
+    Args:
+        axes: where.
+        panel: the points.
+        linear: whether the axes are.
+        names: of all points of the figure; a point's place among them is its look.
+    """
     seen: set[Certainty] = set()
-    for place, one in enumerate(panel.marks):
-        look = style(place)
+    for one in panel.marks:
+        look = style(names.index(one.name))
         colour = look["color"]
         if one.x_ends is not None:
             axes.plot(one.x_ends, [one.y, one.y], color=colour, linewidth=0.9, zorder=2)

@@ -60,16 +60,16 @@ def repair_figures(compared: Sequence[RepairComparison]) -> list[Figure]:
         width, height = _PANEL_INCHES
         figure = new_figure(across * width + _LEGEND_INCHES, down * height, "constrained")
         known: set[Certainty] = set()
+        names = list(dict.fromkeys(mark.name for panel in some for mark in panel.marks))
         for place, panel in enumerate(some, start=1):
             axes = figure.add_subplot(down, across, place)
-            known |= draw_scatter(axes, panel, is_linear(panel.values))
-        names = max((panel.marks for panel in some), key=len)
+            known |= draw_scatter(axes, panel, is_linear(panel.values), names)
         looks = [{**style(place), "linestyle": "none"} for place in range(len(names))]
         marks = legend_marks(known)
         figure.legend(
             [*(Line2D([], [], **look) for look in looks), *marks],
             [
-                *(mark.name.replace("$", r"\$") for mark in names),
+                *(name.replace("$", r"\$") for name in names),
                 *(str(one.get_label()) for one in marks),
             ],
             loc="outside right upper",

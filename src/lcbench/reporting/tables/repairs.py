@@ -133,9 +133,11 @@ def compare_repairs(
             statistics.resamples,
             statistics.seed,
         )
-        held_out = None
+        held_out: Mapping[str, int] = {}
         if block.label in chosen:
-            held_out = Counter(chosen[block.label].held_out.values())
+            choices = chosen[block.label]
+            counts = Counter(choices.held_out.values())
+            held_out = {policy: counts[policy] for policy in choices.candidates}
         rows = tuple(
             _row(block, policy, table.column_names, statistics.means, lengths, held_out, provenance)
             for policy in block.policies
@@ -222,7 +224,7 @@ def _row(
     columns: Sequence[str],
     means: Mapping[tuple[str, str, str], Uncertainty],
     lengths: LengthScores | None,
-    held_out: Counter[str] | None,
+    held_out: Mapping[str, int],
     provenance: Provenance,
 ) -> RepairRow:
     improvements = {column: block.improvements[policy][column] for column in columns}
@@ -240,7 +242,7 @@ def _row(
         policy,
         improvements,
         known,
-        None if held_out is None else held_out[policy],
+        held_out.get(policy),
         speed_of(block, policy, provenance),
         "one a chunk" if parts.get("chunks", "").startswith("max") else "1",
         exported(parts),
