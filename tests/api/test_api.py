@@ -19,8 +19,6 @@ from lcbench.errors import LcbenchError, RequestError
 from lcbench.hub import cache
 from lcbench.run import sweep
 
-# Scores in the test's own process: no other has to import anything.
-HERE = {"engine.scoring": 0}
 SMALL = {"documents": 40, "documents_per_module": 8}
 TASKS = ["STS12", "DocstringRetrieval"]
 
@@ -30,19 +28,11 @@ def asked(
     make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """A request of a tiny model, and where its data is."""
-    folder = tmp_path_factory.mktemp("api")
-    chaos_program.make_data(folder / "mirror")
     return {
-        "model": make_model("bert"),
+        **chaos_program.request_of(tmp_path_factory.mktemp("api"), make_model("bert")),
         "tasks": TASKS,
         "tau": [0.9, {"query": 0.5, "document": 1.0}],
-        "mirror": folder / "mirror",
-        "unverified_data": True,
-        "offline": True,
         "docs": SMALL,
-        "results_dir": folder / "runs",
-        "store": "none",
-        **HERE,
     }
 
 

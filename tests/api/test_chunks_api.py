@@ -11,6 +11,8 @@ from observers import Recorded
 
 import lcbench
 from lcbench.errors import RequestError
+from lcbench.repair.fit import fit
+from lcbench.score import correct
 
 SMALL = {"documents": 40, "documents_per_module": 8, "long_documents": 12}
 CHUNKS = [None, {"mean": 24}, {"max": 24}]
@@ -21,18 +23,8 @@ def asked(
     make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """A request of a tiny model that reads 48 tokens."""
-    folder = tmp_path_factory.mktemp("chunks")
-    chaos_program.make_data(folder / "mirror")
-    return {
-        "model": make_model("bert"),
-        "mirror": folder / "mirror",
-        "unverified_data": True,
-        "offline": True,
-        "docs": SMALL,
-        "results_dir": folder / "runs",
-        "store": "none",
-        "engine.scoring": 0,
-    }
+    work = tmp_path_factory.mktemp("chunks")
+    return {**chaos_program.request_of(work, make_model("bert")), "docs": SMALL}
 
 
 def test_chunks_are_scored_and_counted(asked: dict[str, Any]) -> None:
@@ -69,7 +61,16 @@ def test_only_searches_can_use_several_vectors(asked: dict[str, Any]) -> None:
     assert "which only retrieval and reranking can use; not STS12." in str(refused.value)
 
 
-def test_a_correction_is_fitted_on_all_vectors(asked: dict[str, Any]) -> None:
+def test_a_correction_is_fitted_on_all_vectors(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def counted(correction: Any, embeddings: Any, lengths: Any = None) -> Any:
+        rows.append(len(embeddings))
+        return fit(correction, embeddings, lengths)
+
+    monkeypatch.setattr(correct, "fit", counted)
     found = lcbench.evaluate(
         **asked,
         tasks="DocstringRetrieval",
@@ -85,6 +86,7 @@ def test_a_correction_is_fitted_on_all_vectors(asked: dict[str, Any]) -> None:
     )
     (correction,) = record["corrections"]
     assert correction["fitted_on"] == "the corpus"
+    assert rows[0] > 2 * correction["texts"]
 
 
 def test_chunks_longer_than_the_window_are_refused(asked: dict[str, Any]) -> None:

@@ -171,8 +171,8 @@ def test_files_are_where_they_are_documented(
 ) -> None:
     found = sorted(asked["results_dir"].glob("*/collapse/*/*/*/DocstringRetrieval-*.json"))
     assert [path.parent.name for path in found] == ["baseline", "tau_0.5"]
-    assert files.read(found[0]) == measured.measurements[0]
-    assert files.read(found[1]) == measured.measurements[1]
+    assert files.read(found[0], files.Measurement) == measured.measurements[0]
+    assert files.read(found[1], files.Measurement) == measured.measurements[1]
     content = json.loads(found[1].read_text(encoding="utf-8"))
     assert content["policy"] == "0.5"
     assert content["record"]["versions"]["torch"]
@@ -187,7 +187,7 @@ def test_a_damaged_file_is_measured_again(
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
     try:
-        assert files.read(path) is None
+        assert files.read(path, files.Measurement) is None
         again = lcbench.collapse(**{**asked, "tau": 1.0}, progress=False)
         assert again.measurements[0].collapse == measured.measurements[0].collapse
     finally:
@@ -321,30 +321,39 @@ def test_own_texts_show_no_progress_bar_of_a_library(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(RuntimeError("broken"), LcbenchError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
 def test_a_claim_is_released_where_measuring_fails(
     asked: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
+    raised: type[BaseException],
 ) -> None:
     """At once: the process may go on with other models for hours."""
     held: list[list[str]] = []
     close = run.Claims.close
 
+    def claimed() -> list[str]:
+        return [name for *_, names in os.walk(tmp_path) for name in names if ".attempt-" in name]
+
     def closed(claims: run.Claims) -> None:
-        names = [name for *_, names in os.walk(tmp_path) for name in names]
-        held.append([name for name in names if ".attempt-" in name])
+        held.append(claimed())
         close(claims)
 
     def broken(*_: object) -> None:
+        held.append(claimed())
         raise error
 
     monkeypatch.setattr(run.Claims, "close", closed)
     monkeypatch.setattr(run.EmbeddingsReader, "measure", broken)
-    with pytest.raises((LcbenchError, KeyboardInterrupt)):
+    with pytest.raises(raised):
         lcbench.collapse(**{**asked, "tau": 1.0, "results_dir": tmp_path}, progress=False)
-    assert held == [[]]
+    while_measuring, at_the_end = held
+    assert len(while_measuring) == 1
+    assert at_the_end == []
 
 
 @pytest.mark.parametrize(

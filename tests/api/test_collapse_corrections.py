@@ -13,7 +13,7 @@ from lcbench.errors import RequestError
 from lcbench.measures import files
 from lcbench.measures.collapse import prepare
 from lcbench.repair.correction import Correction
-from lcbench.repair.fit import fit
+from lcbench.repair.fit import Fitted, fit
 from lcbench.run.reader import counter_of
 from lcbench.tasks import reference
 
@@ -80,6 +80,13 @@ def test_it_is_fitted_on_a_named_set_of_texts_of_a_task_and_by_length(
     docstrings = tuple(TEXTS[:50])
     monkeypatch.setattr(reference, "_docstrings", lambda: docstrings)
     monkeypatch.setattr(reference, "_digest", lambda: "12345678")
+    fitted: list[list[int] | None] = []
+
+    def recorded(correction: Correction, rows: Any, lengths: Any = None) -> Fitted:
+        fitted.append(lengths)
+        return fit(correction, rows, lengths)
+
+    monkeypatch.setattr("lcbench.repair.fit.fit", recorded)
     asked = {
         "model": make_model("bert"),
         "docs": {"documents": 100},
@@ -104,10 +111,12 @@ def test_it_is_fitted_on_a_named_set_of_texts_of_a_task_and_by_length(
     before, *after = (one.collapse.retrieval for one in found.measurements)
     assert before is not None
     assert all(one is not None and one.overall.score != before.overall.score for one in after)
-    ids = [len(one) for one in model.tokenizer(list(docstrings))["input_ids"]]
-    rows = model.encode(list(docstrings))
-    fitted = fit(Correction("centre", 2), rows, ids)
-    assert len(fitted.means) == 2
+    # Bins go by the tokens that the model reads.
+    ids = model.tokenizer(list(docstrings), truncation=True, max_length=48)["input_ids"]
+    by_length, plain = fitted
+    assert by_length is not None
+    assert sorted(by_length) == sorted(map(len, ids))
+    assert plain is None
 
 
 def test_chunks_that_have_one_embedding_a_text_are_measured(model: Any) -> None:

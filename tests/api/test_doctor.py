@@ -47,6 +47,7 @@ def test_what_is_here(programs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert not (programs.parent / "results").exists()
     assert rows["hub"]["found"] == "not asked (offline)"
     assert rows["wandb"]["remedy"] == "pip install wandb"
+    assert rows["optuna"]["found"] == f"{version('optuna')}: lcbench tune method=search"
 
 
 def test_a_gpu_that_torch_is_not_built_for_and_slurm(

@@ -20,18 +20,10 @@ TASKS = ["STS12", "DocstringRetrieval", "DocstringLibraryClassification", "Docst
 @pytest.fixture(scope="module")
 def looked(make_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A quick look and, of one task, the whole, in one folder of results."""
-    folder = tmp_path_factory.mktemp("quick")
-    chaos_program.make_data(folder / "mirror")
     asked = {
-        "model": make_model("bert"),
+        **chaos_program.request_of(tmp_path_factory.mktemp("quick"), make_model("bert")),
         "tau": 0.5,
-        "mirror": folder / "mirror",
-        "unverified_data": True,
-        "offline": True,
         "docs": {"documents": 40, "documents_per_module": 8},
-        "results_dir": folder / "runs",
-        "store": "none",
-        "engine.scoring": 0,
         "progress": Recorded(),
     }
     whole = lcbench.evaluate(**asked, tasks="STS12")
@@ -91,17 +83,10 @@ def test_the_status_says_what_it_is(looked: Any) -> None:
 def test_runs_and_models_have_the_names_that_they_are_given(
     make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    chaos_program.make_data(tmp_path / "mirror")
     asked = {
-        "model": make_model("bert"),
+        **chaos_program.request_of(tmp_path, make_model("bert")),
         "tasks": "STS12",
         "tau": 0.5,
-        "mirror": tmp_path / "mirror",
-        "unverified_data": True,
-        "offline": True,
-        "results_dir": tmp_path / "runs",
-        "store": "none",
-        "engine.scoring": 0,
         "progress": False,
     }
     named = lcbench.evaluate(**asked, name="first_try", label="Ours, v1")

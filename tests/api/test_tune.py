@@ -12,6 +12,7 @@ import lcbench
 from lcbench.errors import RequestError
 from lcbench.tempscale.heads import read_temperatures
 from lcbench.tempscale.policy import ByHead, parse
+from lcbench.tuning.pairs import pairs_of
 
 QUIET: dict[str, Any] = {"offline": True, "progress": False}
 TEXTS = ["A short text.", "The temperature divides the attention logits. " * 30]
@@ -77,7 +78,7 @@ def test_a_search_says_what_it_gains_and_can_be_exported(tmp_path: Path, make_mo
     else:
         assert policy.is_baseline
         assert made["best_on_all"] is not None
-        assert "That is no gain to rely on: all temperatures are 1" in str(tuned)
+        assert "That is no significant gain: all temperatures are 1" in str(tuned)
     again = lcbench.tune(folder, tmp_path / "x.json", "search", own_texts(tmp_path, 40), **asked)
     assert again.temperatures == tuned.temperatures
     assert again.temperatures.made == tuned.temperatures.made
@@ -94,6 +95,7 @@ def test_a_search_says_what_it_gains_and_can_be_exported(tmp_path: Path, make_mo
         ({"traced_lengths": [64]}, r"traced_lengths=\[64\] is not a list of at least two rising"),
         ({"traced_lengths": [64, 32]}, r"traced_lengths=\[64, 32\] is not a list of at least two"),
         ({"traced_lengths": [16, 9999]}, r"traced_lengths=\[16, 9999\]: lengths are from"),
+        ({"method": "search", "traced_lengths": [16, 9999]}, "the model reads at most 256 tokens"),
         ({"tasks": "DocstringRetrievl"}, "DocstringRetrieval"),
         ({"texts": 0}, "texts=0"),
         ({"seed": -1}, "seed=-1"),
@@ -106,6 +108,30 @@ def test_a_wrong_request_is_refused(
     out = tmp_path / "never.json"
     with pytest.raises(RequestError, match=message):
         lcbench.tune(make_model("bert-of-512"), out, **{**QUIET, **keys})
+    assert not out.exists()
+
+
+def test_a_search_goes_no_further_than_its_documents(tmp_path: Path, make_model) -> None:
+    folder, texts = make_model("bert-of-512"), own_texts(tmp_path, 40)
+    keys = {"texts": 40, "trials": 4, "folds": 2, **QUIET}
+    tuned = lcbench.tune(folder, tmp_path / "x.json", "search", texts, **keys)
+    model = SentenceTransformer(str(folder), device="cpu")
+    documents = [pair.document for pair in pairs_of(map(text_of, texts.read_text().splitlines()))]
+    lengths = sorted(len(ids) for ids in model.tokenizer(documents)["input_ids"])
+    assert 64 < lengths[37] < 256
+    assert f"τ may depend on length from 64 to {lengths[37]} tokens" in str(tuned)
+    assert tuned.temperatures.lengths in ((), (64, lengths[37]))
+
+
+def text_of(line: str) -> str:
+    return str(json.loads(line)["text"])
+
+
+@pytest.mark.parametrize("method", ["entropy", "search"])
+def test_layers_that_share_weights_are_refused(tmp_path: Path, make_model, method: str) -> None:
+    out = tmp_path / "never.json"
+    with pytest.raises(RequestError, match="its layers cannot have temperatures of their own"):
+        lcbench.tune(make_model("albert"), out, method, **QUIET)
     assert not out.exists()
 
 

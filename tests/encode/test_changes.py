@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from tests.support.engines import engine_of
+from engines import engine_of
 
 from lcbench.errors import InjectionError
 from lcbench.repair.change import Applied, Change

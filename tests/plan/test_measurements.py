@@ -85,7 +85,8 @@ def test_elements_of_a_plan_make_their_measurements_and_no_others(
     printed(["collapse", *named], capsys)
     assert state_of(frozen).counts["done"] == 3
     found = [
-        files.read(frozen.results_dir / line.folder / f"{line.task}.json") for line in frozen.lines
+        files.read(frozen.results_dir / line.folder / f"{line.task}.json", files.Measurement)
+        for line in frozen.lines
     ]
     assert [one and one.policy for one in found] == ["1", "0.5", "0.7"]
 

@@ -1,19 +1,24 @@
 """Changes of attention as parts of a repair: how they are written, and what they do to a model."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.support.engines import NOISE_FLOOR, engine_of, largest_difference
+from engines import NOISE_FLOOR, engine_of, largest_difference
 
 from lcbench.errors import InjectionError, RequestError
+from lcbench.hub.shapes import shape_in_files
 from lcbench.repair.attend import CalibratedAttention, ScaledAttention, _rows, parse
+from lcbench.repair.extension import Extension
 from lcbench.repair.repair import NO_REPAIR, Repair, canonical_of_folder, parse_all
 from lcbench.tempscale.policy import ModelShape
 from lcbench.tempscale.policy import parse as parse_policy
+from lcbench.tempscale.softmax import computes_own_softmax
 
 SHAPE = ModelShape(layers=12, window=512, position_bias=False)
 WORDS = [
@@ -77,14 +82,17 @@ def test_calibration_is_of_the_later_half_of_the_layers() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (0.2, "attend=0.2 is no change of attention. Use {attnscale: 0.2}, calibrate"),
-        ({}, "attend={} is no change of attention"),
+        (0.2, "attend=0.2 is not a change of attention. Use {attnscale: 0.2}, calibrate"),
+        ({}, "attend={} is not a change of attention"),
         ("attnscale", "attend=attnscale: attnscale needs w: {attnscale: 0.2}"),
         ({"attnscal": 1}, r"attend={attnscal: 1}: attnscal is .* Did you mean attnscale\?"),
         ({"attnscale": "x"}, "attend={attnscale: x}: w is a number, not x"),
         ({"attnscale": float("inf")}, "w is a finite number, not inf"),
-        ({"attnscale": True}, "w is a finite number, not True"),
-        ({"attnscale": 1, "calibrate": 8}, "one change at a time, attnscale or calibrate"),
+        ({"attnscale": True}, "w is a finite number, not true"),
+        (
+            {"attnscale": 1, "calibrate": 8},
+            "one change of attention at a time, attnscale or cal",
+        ),
         ({"calibrate": 0}, "basket is a number of tokens of at least 1, not 0"),
         ({"calibrate": {"basket": 1.5}}, "basket is a number of tokens of at least 1, not 1.5"),
         ({"calibrate": {"strength": 1.5}}, r"strength is in \[0, 1\]"),
@@ -138,10 +146,32 @@ def test_the_model_is_restored_to_the_bit(make_model: Callable[[str], Path]) -> 
     assert all(torch.equal(one, weights[name]) for name, one in model.state_dict().items())
 
 
-def test_a_basket_as_large_as_the_window_is_refused(make_model: Callable[[str], Path]) -> None:
-    _, (_, model) = engine_of(make_model("bert"))
-    with pytest.raises(RequestError, match="the model reads at most 48 tokens of a text, so no"):
-        CalibratedAttention(48).apply(model)
+def test_a_basket_as_large_as_the_window_is_refused() -> None:
+    repair = Repair(attention=CalibratedAttention(512))
+    with pytest.raises(RequestError, match="the model reads at most 512 tokens of a text, so no"):
+        repair.resolve(SHAPE)
+    # What is read under an extension counts.
+    longer = replace(repair, extension=Extension("window", 1024))
+    assert longer.resolve(replace(SHAPE, positions=1024)).attention is not None
+
+
+@pytest.mark.parametrize("attention", [SCALED, CALIBRATED])
+def test_a_model_with_its_own_softmax_is_refused_by_its_files(attention: Any) -> None:
+    """So that it is left out of a sweep, instead of failing in each cell."""
+    with pytest.raises(RequestError, match=r"attend={.*: the model computes its own softmax"):
+        Repair(attention=attention).resolve(replace(SHAPE, own_softmax=True))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5", "mpnet", "deberta"])
+def test_files_and_layers_agree_on_the_softmax(
+    architecture: str, make_model: Callable[[str], Path]
+) -> None:
+    folder = make_model(architecture)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = shape_in_files("m", "r", folder, config, None, None)
+    _, (_, model) = engine_of(folder)
+    assert shape.own_softmax is any(computes_own_softmax(one) for one in model.modules())
+    assert shape.own_softmax is (architecture in ("mpnet", "deberta"))
 
 
 def test_the_proof_names_the_changed_layers(make_model: Callable[[str], Path]) -> None:

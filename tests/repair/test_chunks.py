@@ -44,7 +44,7 @@ def test_a_chunking_has_one_name_and_can_be_written_again(value: Any, canonical:
     ("value", "message"),
     [
         ("men", "men is not a chunking. Did you mean mean?"),
-        ({"mean": 128, "max": 128}, "one way at a time, mean or max"),
+        ({"mean": 128, "max": 128}, "one chunking at a time, mean or max"),
         (3, "chunks=3 is not a chunking. chunks= takes mean, {mean: 256}"),
         ({}, "is not a chunking"),
         ({"mean": 0}, "size is not a whole number of at least 1"),

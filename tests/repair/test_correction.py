@@ -44,7 +44,7 @@ def test_a_correction_has_one_name_and_can_be_written_again(value: Any, canonica
         ({"abtt": True}, "components is not a whole number of at least 1"),
         ({"centre": 5}, "for means by length, {centre: {bins: 5}}"),
         ({"centre": {"bins": 1}}, "bins is not a whole number of at least 2"),
-        ({"whiten": {"bins": 5}}, "whiten takes dimensions and on, not bins"),
+        ({"whiten": {"bins": 5}}, "whiten takes dimensions, on, not bins"),
         ({"abtt": {"component": 5}}, "Did you mean components?"),
         ({"abtt": 3, "centre": None}, "one correction at a time, abtt or centre"),
         ({"centre": {"on": "docstring"}}, "Did you mean docstrings?"),

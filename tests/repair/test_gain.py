@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support.engines import NOISE_FLOOR, engine_of, largest_difference
-from tests.support.exactness import (
+from engines import NOISE_FLOOR, engine_of, largest_difference
+from exactness import (
     ARCHITECTURES,
     make,
     reference_attention,

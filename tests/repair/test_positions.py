@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import make
+from exactness import make, states_by_text, token_ids
 
 from lcbench.errors import InjectionError
 from lcbench.repair.extension import Extension
@@ -25,25 +25,6 @@ def made(architecture: str) -> Any:
 
 def positions(model: Any) -> int:
     return int(model.config.max_position_embeddings) - first_position(model)
-
-
-def ids(length: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, 120, (1, length), generator=generator)
-
-
-@torch.no_grad()
-def states(model: Any, *texts: torch.Tensor) -> list[torch.Tensor]:
-    """The last hidden states of texts that share a batch, padding left out."""
-    longest = max(text.shape[1] for text in texts)
-    padding = int(model.config.pad_token_id)
-    batch = torch.full((len(texts), longest), padding)
-    mask = torch.zeros_like(batch)
-    for row, text in enumerate(texts):
-        batch[row, : text.shape[1]] = text
-        mask[row, : text.shape[1]] = 1
-    found = model(input_ids=batch, attention_mask=mask).last_hidden_state
-    return [found[row, : text.shape[1]] for row, text in enumerate(texts)]
 
 
 @torch.no_grad()
@@ -77,11 +58,11 @@ def test_tokens_of_a_long_text_have_the_rows_of_their_method(
     model = made(architecture)
     own, first = positions(model), first_position(model)
     length = 2 * own + 5
-    text = ids(length)
+    text = token_ids(length)
     rows = rows_of(method, length, own).long() + first
     expected = states_at(model, text, rows)
     applied = Extension(method, length).apply(model)
-    found = states(model, text)[0]
+    found = states_by_text(model, text)[0]
     assert torch.equal(found, expected)
     assert applied.proof["positions"] == own
     assert applied.proof["largest_error"] == 0
@@ -100,13 +81,14 @@ def test_tokens_of_a_long_text_have_the_rows_of_their_method(
 def test_short_texts_keep_their_bits(architecture: str, extension: Extension) -> None:
     """Up to the old window, alone and beside a longer text."""
     model = made(architecture)
-    texts = [ids(n, seed=n) for n in (1, 7, extension.start or positions(model))]
-    before = [states(model, text)[0] for text in texts]
+    texts = [token_ids(n) for n in (1, 7, extension.start or positions(model))]
+    before = [states_by_text(model, text)[0] for text in texts]
     extension.apply(model)
     assert all(
-        torch.equal(states(model, text)[0], one) for text, one in zip(texts, before, strict=True)
+        torch.equal(states_by_text(model, text)[0], one)
+        for text, one in zip(texts, before, strict=True)
     )
-    together = states(model, ids(extension.window, seed=3), *texts)[1:]
+    together = states_by_text(model, token_ids(extension.window), *texts)[1:]
     assert all(
         torch.allclose(one, two, atol=2e-5) for one, two in zip(together, before, strict=True)
     )
@@ -116,10 +98,10 @@ def test_short_texts_keep_their_bits(architecture: str, extension: Extension) ->
 @pytest.mark.parametrize("method", ["gp", "pi"])
 def test_a_fixed_factor_changes_short_texts(architecture: str, method: str) -> None:
     model = made(architecture)
-    text = ids(12)
-    before = states(model, text)[0]
+    text = token_ids(12)
+    before = states_by_text(model, text)[0]
     Extension(method, 2 * positions(model)).apply(model)
-    assert (states(model, text)[0] - before).abs().max() > 0.1
+    assert (states_by_text(model, text)[0] - before).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("architecture", ["BERT", "MPNet"])
@@ -145,28 +127,28 @@ def test_interpolated_rows_lie_between_those_of_the_model(architecture: str) -> 
 def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str, extension: Extension) -> None:
     model = made(architecture)
     extension.apply(model)
-    texts = [ids(n, seed=n) for n in (150, 70, 9)]
-    alone = [states(model, text)[0] for text in texts]
+    texts = [token_ids(n) for n in (150, 70, 9)]
+    alone = [states_by_text(model, text)[0] for text in texts]
     for order in ([0, 1, 2], [2, 0], [1, 2]):
-        together = states(model, *(texts[one] for one in order))
+        together = states_by_text(model, *(texts[one] for one in order))
         for one, found in zip(order, together, strict=True):
             assert torch.allclose(found, alone[one], atol=2e-5)
     # After any other text.
-    assert torch.equal(states(model, texts[2])[0], alone[2])
+    assert torch.equal(states_by_text(model, texts[2])[0], alone[2])
 
 
 @pytest.mark.parametrize("architecture", ["BERT", "RoBERTa"])
 def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
     model = make(architecture, attn_implementation=register())
     lengths = (150, 20, positions(model))
-    texts = [ids(n, seed=n) for n in lengths]
+    texts = [token_ids(n) for n in lengths]
     Extension("pi", 150, kept=True).apply(model)
     row = torch.cat(texts, dim=1)
     places = torch.cat([torch.arange(n) for n in lengths])[None] + first_position(model)
     with torch.no_grad():
         found = model(input_ids=row, position_ids=places, **boundaries(lengths)).last_hidden_state
     for text, part in zip(texts, found[0].split(lengths), strict=True):
-        assert torch.allclose(part, states(model, text)[0], atol=2e-5)
+        assert torch.allclose(part, states_by_text(model, text)[0], atol=2e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -176,7 +158,7 @@ def test_a_model_is_restored_exactly(architecture: str) -> None:
     parameters = {name: id(one) for name, one in model.named_parameters()}
     for extension in (Extension("pi", 150, kept=True), Extension("rp", 150)):
         applied = extension.apply(model)
-        assert model.config.max_position_embeddings > 150 - 1
+        assert model.config.max_position_embeddings >= 150
         applied.remove()
         applied.remove()
     assert {name: id(one) for name, one in model.named_parameters()} == parameters
@@ -186,18 +168,18 @@ def test_a_model_is_restored_exactly(architecture: str) -> None:
 
 
 def test_a_temperature_by_length_sees_the_length_that_is_read() -> None:
-    """At most 512 tokens it is 1; of 600 it is log 512 / log 600."""
+    """Up to 512 tokens it is 1; of 600 it is log 512 / log 600."""
     model = make("BERT", max_position_embeddings=512)
     with torch.no_grad():
         model.embeddings.position_embeddings.weight.mul_(10)
     policy = parse({"length": "logn"})
     Extension("rp", 600).apply(model)
-    text = ids(600)
-    plain = states(model, text)[0]
+    text, short = token_ids(600), token_ids(100)
+    plain, plain_short = (states_by_text(model, one)[0] for one in (text, short))
     with Injection(model, policy) as injection:
         assert not injection.policy.is_baseline
-        assert not torch.allclose(states(model, text)[0], plain, atol=1e-4)
-        assert torch.equal(states(model, text[:, :100])[0], states(model, text[:, :100])[0])
+        assert not torch.allclose(states_by_text(model, text)[0], plain, atol=1e-4)
+        assert torch.equal(states_by_text(model, short)[0], plain_short)
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "DeBERTa-v2", "T5"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import make
+from exactness import make, states_by_text, token_ids
 
 from lcbench.errors import InjectionError
 from lcbench.repair.extension import Extension
@@ -27,23 +27,6 @@ LONGROPE = {
 def made(architecture: str) -> Any:
     types = {"layer_types": ["sliding_attention", "full_attention"]}
     return make(architecture, **(types if architecture == "Gemma 3" else {}))
-
-
-def ids(length: int) -> torch.Tensor:
-    return torch.randint(3, 120, (1, length), generator=torch.Generator().manual_seed(length))
-
-
-@torch.no_grad()
-def states(model: Any, *texts: torch.Tensor) -> list[torch.Tensor]:
-    """The last hidden states of texts that share a batch, padding left out."""
-    longest = max(text.shape[1] for text in texts)
-    batch = torch.zeros(len(texts), longest, dtype=torch.long)
-    mask = torch.zeros_like(batch)
-    for row, text in enumerate(texts):
-        batch[row, : text.shape[1]] = text
-        mask[row, : text.shape[1]] = 1
-    found = model(input_ids=batch, attention_mask=mask).last_hidden_state
-    return [found[row, : text.shape[1]] for row, text in enumerate(texts)]
 
 
 def buffers(model: Any) -> dict[str, torch.Tensor]:
@@ -72,7 +55,7 @@ def test_frequencies_are_those_of_float64_and_are_restored(architecture: str, me
 
 @pytest.mark.parametrize("architecture", ["Llama", "NomicBERT"])
 def test_linear_is_dividing_positions(architecture: str) -> None:
-    model, text = make(architecture).double(), ids(100)
+    model, text = make(architecture).double(), token_ids(100)
     rotary = model.rotary_emb
     plain = rotary.forward
 
@@ -80,11 +63,11 @@ def test_linear_is_dividing_positions(architecture: str) -> None:
         return plain(x, position_ids / 2, **kwargs)
 
     rotary.forward = divided
-    expected = states(model, text)[0]
+    expected = states_by_text(model, text)[0]
     del rotary.forward
-    before = states(model, text)[0]
+    before = states_by_text(model, text)[0]
     Extension("linear", 128).apply(model)
-    found = states(model, text)[0]
+    found = states_by_text(model, text)[0]
     assert torch.allclose(found, expected, atol=1e-5)
     assert (before - expected).abs().max() > 1e-2
 
@@ -113,18 +96,18 @@ def test_yarn_has_a_temperature_of_its_own_which_is_recorded() -> None:
 def test_longrope_takes_the_factors_of_the_model_for_every_text() -> None:
     """The library takes them only for a batch with a long text."""
     model = make("Llama", rope_parameters=dict(LONGROPE))
-    short, long = ids(10), ids(40)
+    short, long = token_ids(10), token_ids(40)
     proof = Extension("longrope", 64).apply(model).proof
     assert proof["temperature"] == pytest.approx(1 / (1 + math.log(4) / math.log(16)))
-    alone = states(model, short)[0]
-    together = states(model, long, short)[1]
-    after = states(model, short)[0]
+    alone = states_by_text(model, short)[0]
+    together = states_by_text(model, long, short)[1]
+    after = states_by_text(model, short)[0]
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.equal(after, alone)
     plain = make("Llama", rope_parameters=dict(LONGROPE))
-    assert not torch.allclose(states(plain, short)[0], alone, atol=1e-3)
-    expected = states(plain, long)[0]
-    assert torch.allclose(states(model, long)[0], expected, atol=1e-5)
+    assert not torch.allclose(states_by_text(plain, short)[0], alone, atol=1e-3)
+    expected = states_by_text(plain, long)[0]
+    assert torch.allclose(states_by_text(model, long)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", [*FLAT, *NESTED])
@@ -132,12 +115,14 @@ def test_longrope_takes_the_factors_of_the_model_for_every_text() -> None:
 def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str, method: str) -> None:
     model = made(architecture)
     Extension(method, 128).apply(model)
-    texts = [ids(n) for n in (120, 70, 9)]
-    alone = [states(model, text)[0] for text in texts]
+    texts = [token_ids(n) for n in (120, 70, 9)]
+    alone = [states_by_text(model, text)[0] for text in texts]
     for order in ([0, 1, 2], [2, 0]):
-        for one, found in zip(order, states(model, *(texts[i] for i in order)), strict=True):
+        for one, found in zip(
+            order, states_by_text(model, *(texts[i] for i in order)), strict=True
+        ):
             assert torch.allclose(found, alone[one], atol=2e-5)
-    assert torch.equal(states(model, texts[2])[0], alone[2])
+    assert torch.equal(states_by_text(model, texts[2])[0], alone[2])
 
 
 @pytest.mark.parametrize(
@@ -171,8 +156,8 @@ def test_what_cannot_be_applied_is_refused(
     architecture: str, changes: dict[str, Any], extension: Extension, message: str
 ) -> None:
     model = make(architecture, **{key: dict(value) for key, value in changes.items()})
-    before = states(model, ids(12))[0]
+    before = states_by_text(model, token_ids(12))[0]
     with pytest.raises(InjectionError) as refused:
         extension.apply(model)
     assert message in str(refused.value)
-    assert torch.equal(states(model, ids(12))[0], before)
+    assert torch.equal(states_by_text(model, token_ids(12))[0], before)

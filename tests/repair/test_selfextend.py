@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from exactness import make
+from exactness import make, states_by_text, token_ids
 from grouped_attention import by_the_table
 
 from lcbench.repair.extension import Extension
@@ -18,24 +18,6 @@ from lcbench.tempscale.unpadded import boundaries, register
 # Cohere rotates neighboring dimensions, the others those that are half of them apart.
 CAUSAL = ("Llama", "Qwen3", "Mistral")
 BIDIRECTIONAL = ("NomicBERT", "ModernBERT")
-
-
-def ids(length: int) -> torch.Tensor:
-    return torch.randint(3, 120, (1, length), generator=torch.Generator().manual_seed(length))
-
-
-@torch.no_grad()
-def states(model: Any, *texts: torch.Tensor, left: bool = False) -> list[torch.Tensor]:
-    """The last hidden states of texts that share a batch, padding left out."""
-    longest = max(text.shape[1] for text in texts)
-    batch = torch.zeros(len(texts), longest, dtype=torch.long)
-    mask = torch.zeros_like(batch)
-    for row, text in enumerate(texts):
-        read = slice(longest - text.shape[1], longest) if left else slice(0, text.shape[1])
-        batch[row, read] = text
-        mask[row, read] = 1
-    found = model(input_ids=batch, attention_mask=mask).last_hidden_state
-    return [found[row][mask[row].bool()] for row in range(len(texts))]
 
 
 def test_the_table_of_distances() -> None:
@@ -54,7 +36,7 @@ def test_the_table_of_distances() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_all_distances_within_the_reach_are_below_the_old_window(factor: int) -> None:
+def test_no_distance_within_the_reach_is_beyond_the_old_window(factor: int) -> None:
     extension = Extension("selfextend", 512 * factor)
     groups = Groups(*extension.groups(512), torch.ones(1), "halves", only_whole=False)
     places = torch.arange(extension.reach(512))
@@ -66,21 +48,21 @@ def test_all_distances_within_the_reach_are_below_the_old_window(factor: int) ->
 def test_with_groups_of_one_or_only_neighbors_it_is_the_model(
     architecture: str, group: int, neighbors: int
 ) -> None:
-    model, text = make(architecture), ids(60)
-    before = states(model, text)[0]
+    model, text = make(architecture), token_ids(60)
+    before = states_by_text(model, text)[0]
     Extension("selfextend", 128, group=group, neighbors=neighbors).apply(model)
-    assert torch.allclose(states(model, text)[0], before, atol=2e-5)
+    assert torch.allclose(states_by_text(model, text)[0], before, atol=2e-5)
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "Cohere", "NomicBERT", "ModernBERT", "Qwen3"])
 def test_attention_is_that_of_the_table(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a model whose own rotation is done for each pair of tokens at its distance."""
     model = make(architecture).double() if architecture != "Cohere" else cohere()
-    text = ids(60)
+    text = token_ids(60)
     expected = by_the_table(model, text, group=3, neighbors=16, monkeypatch=monkeypatch)
-    before = states(model, text)[0]
+    before = states_by_text(model, text)[0]
     applied = Extension("selfextend", 120, group=3, neighbors=16).apply(model)
-    found = states(model, text)[0]
+    found = states_by_text(model, text)[0]
     assert (found - expected).abs().max() / expected.abs().max() < 1e-5
     assert (before - expected).abs().max() / expected.abs().max() > 1e-3
     assert applied.proof["rotation"] == ("pairs" if architecture == "Cohere" else "halves")
@@ -110,50 +92,50 @@ def cohere() -> Any:
 def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str) -> None:
     """With padding on either side, and without: groups are counted from a text's first token."""
     model = make(architecture)
-    texts = [ids(n) for n in (101, 64, 9)]
+    texts = [token_ids(n) for n in (101, 64, 9)]
     Extension("selfextend", 128).apply(model)
-    alone = [states(model, text)[0] for text in texts]
+    alone = [states_by_text(model, text)[0] for text in texts]
     for order, left in (([0, 1, 2], False), ([2, 0], True), ([1, 0], True)):
-        together = states(model, *(texts[one] for one in order), left=left)
+        together = states_by_text(model, *(texts[one] for one in order), left=left)
         for one, found in zip(order, together, strict=True):
             assert torch.allclose(found, alone[one], atol=3e-5)
-    assert torch.equal(states(model, texts[2])[0], alone[2])
+    assert torch.equal(states_by_text(model, texts[2])[0], alone[2])
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "NomicBERT", "ModernBERT"])
 def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
     model = make(architecture, attn_implementation=register())
     lengths = (101, 40)
-    texts = [ids(n) for n in lengths]
+    texts = [token_ids(n) for n in lengths]
     Extension("selfextend", 128).apply(model)
     row = torch.cat(texts, dim=1)
     places = torch.cat([torch.arange(n) for n in lengths])[None]
     with torch.no_grad():
         found = model(input_ids=row, position_ids=places, **boundaries(lengths)).last_hidden_state
     for text, part in zip(texts, found[0].split(lengths), strict=True):
-        assert torch.allclose(part, states(model, text)[0], atol=3e-5)
+        assert torch.allclose(part, states_by_text(model, text)[0], atol=3e-5)
 
 
 @pytest.mark.parametrize("architecture", ["Llama", "ModernBERT"])
 @pytest.mark.parametrize("policy", [0.7, {"length": {0: 1.0, 20: 0.5}}], ids=str)
 def test_a_temperature_divides_the_logits_of_the_groups(architecture: str, policy: Any) -> None:
     """The proof of a temperature takes them into account, also where the probe is grouped."""
-    model, text = make(architecture), ids(60)
+    model, text = make(architecture), token_ids(60)
     Extension("selfextend", 128, group=3, neighbors=4, start=60).apply(model)
-    before = states(model, text)[0]
+    before = states_by_text(model, text)[0]
     with Injection(model, parse(policy)) as injection:
         assert injection.proof.largest_error < 1e-5
-        assert not torch.allclose(states(model, text)[0], before, atol=1e-3)
-    assert torch.equal(states(model, text)[0], before)
+        assert not torch.allclose(states_by_text(model, text)[0], before, atol=1e-3)
+    assert torch.equal(states_by_text(model, text)[0], before)
 
 
 @pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
 def test_a_model_is_restored(architecture: str) -> None:
-    model, text = make(architecture), ids(60)
-    before, name = states(model, text)[0], attention_implementation(model.config)
+    model, text = make(architecture), token_ids(60)
+    before, name = states_by_text(model, text)[0], attention_implementation(model.config)
     applied = Extension("selfextend", 128).apply(model)
     assert attention_implementation(model.config) == IMPLEMENTATION
     applied.remove()
     assert attention_implementation(model.config) == name
-    assert torch.equal(states(model, text)[0], before)
+    assert torch.equal(states_by_text(model, text)[0], before)
     assert not any("_lcbench_selfextend" in module.__dict__ for module in model.modules())

@@ -39,7 +39,7 @@ def test_mteb_reads_a_pack_and_sha256sum_checks_it(
     assert shown == (
         "2 results in packs/mine, with digests in SHA256SUMS. mteb's results repository takes the "
         "folder results/ in it.\n"
-        "It does not take protocols with other prompts, window than mteb's: run with "
+        "It does not take protocols whose prompts and window differ from mteb's: run with "
         "protocol=leaderboard.\n"
     )
     pack = tmp_path / "packs" / "mine"

@@ -56,6 +56,23 @@ def make_data(folder: Path) -> None:
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def request_of(work: Path, model: Path) -> dict[str, Any]:
+    """Write the data, and return keywords of `lcbench.evaluate`, which then scores in its process.
+
+    No other process has to import anything.
+    """
+    make_data(work / "mirror")
+    return {
+        "model": model,
+        "mirror": work / "mirror",
+        "unverified_data": True,
+        "offline": True,
+        "results_dir": work / "runs",
+        "store": "none",
+        "engine.scoring": 0,
+    }
+
+
 def settings_of(work: Path, model: Path, results: str, taus: str = TAUS) -> Any:
     from hydra import compose, initialize_config_dir
 

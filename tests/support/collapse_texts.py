@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,12 @@ def judgments() -> Judgments:
     )
 
 
+def identity(policy: str) -> dict[str, Any]:
+    """Return what measurements of a model and of a matrix have in common."""
+    fixed = {"revision": "", "task": "120 texts", "protocol": "", "data": "", "window": 120}
+    return {"model": "org/toy" if policy else "matrix", "policy": policy, "record": {}, **fixed}
+
+
 def made_inside() -> list[InsideMeasurement]:
     """Return what happens inside a model of two layers, at τ = 1 and 0.8."""
     options, lengths, texts = InsideOptions(("attention", "signal"), 30, (64, 128)), (64, 128), 30
@@ -98,20 +105,8 @@ def made_inside() -> list[InsideMeasurement]:
             for (part, name), rows in zip(PAIRED, base, strict=True)
             for layer, values in enumerate(rows)
         )
-        found.append(
-            InsideMeasurement(
-                model="org/toy",
-                revision="",
-                policy=policy,
-                task="120 texts",
-                protocol="",
-                data="",
-                window=120,
-                options=options,
-                inside=Inside(texts, lengths, layers, (), (float(policy),) * 2),
-                record={},
-            )
-        )
+        inside = Inside(texts, lengths, layers, (), (float(policy),) * 2)
+        found.append(InsideMeasurement(**identity(policy), options=options, inside=inside))
     return found
 
 
@@ -127,18 +122,6 @@ def made_measurements() -> list[Measurement]:
         "": measure_matrix(rows, np.arange(1, 151), OPTIONS),
     }
     return [
-        Measurement(
-            model="org/toy" if policy else "matrix",
-            revision="",
-            policy=policy,
-            task="120 texts",
-            protocol="",
-            data="",
-            window=120,
-            options=OPTIONS,
-            texts="",
-            collapse=collapse,
-            record={},
-        )
+        Measurement(**identity(policy), options=OPTIONS, texts="", collapse=collapse)
         for policy, collapse in measured.items()
     ]

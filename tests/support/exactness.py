@@ -221,6 +221,32 @@ def unpadded_batch(model: Any, lengths: Sequence[int] = LENGTHS) -> dict[str, An
     }
 
 
+def token_ids(length: int) -> Tensor:
+    """Return a text without special tokens, another for each length: [1, length]."""
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(3, VOCABULARY, (1, length), generator=generator)
+
+
+@torch.no_grad()
+def states_by_text(model: Any, *texts: Tensor, left: bool = False) -> list[Tensor]:
+    """Return the last hidden states of each text of a batch: [tokens, dimensions].
+
+    Args:
+        model: a transformer whose padding has the id 0.
+        texts: token ids, [1, tokens] each.
+        left: whether padding comes first.
+    """
+    longest = max(text.shape[1] for text in texts)
+    ids = torch.zeros(len(texts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        read = slice(longest - text.shape[1], longest) if left else slice(0, text.shape[1])
+        ids[row, read] = text
+        mask[row, read] = 1
+    found = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return [found[row][mask[row].bool()] for row in range(len(texts))]
+
+
 def temperatures(policy: str, role: str, lengths: Sequence[int] = LENGTHS) -> list[Any]:
     """Return τ by layer and text, and head where these differ, as the policy says, by hand."""
     texts = len(lengths)

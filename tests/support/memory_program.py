@@ -16,8 +16,8 @@ from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Batch
 from lcbench.encode.store.shelf import Store
 from lcbench.encode.tokens import Tokens
-from lcbench.repair.repair import NO_REPAIR
-from lcbench.tempscale.policy import Policy, Role
+from lcbench.repair.repair import NO_REPAIR, Repair
+from lcbench.tempscale.policy import Role
 
 DIMENSIONS = 768
 
@@ -37,7 +37,7 @@ class StubForward:
         self.dimensions = DIMENSIONS
         self.generator = np.random.default_rng(0)
 
-    def use(self, policy: Policy) -> None:
+    def use(self, repair: Repair) -> None:
         pass
 
     def tokenizer_for(self, role: Role | None, *_: Any) -> StubTokenizer:

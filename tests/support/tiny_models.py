@@ -18,6 +18,10 @@ def tiny_transformer(architecture: str):
     t5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     makers = {
         "bert": lambda: transformers.BertModel(transformers.BertConfig(**sizes)),
+        # Its layers are one that is used twice.
+        "albert": lambda: transformers.AlbertModel(
+            transformers.AlbertConfig(**sizes, embedding_size=32)
+        ),
         "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**sizes)),
         "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**sizes)),
         "deberta": lambda: transformers.DebertaV2Model(transformers.DebertaV2Config(**sizes)),

@@ -1,6 +1,6 @@
 """AttnScale and position calibration against their formulas, on every architecture."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,14 +55,6 @@ AT_TEMPERATURES = [
     for architecture, back_end in RUN
     for tau in ("none", "constant")
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet_transformers() -> Iterator[None]:
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 def scaled(_: int, weights: Tensor, allowed: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Every architecture, back end, policy and dtype against attention written from the formula."""
 
 import warnings
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -47,15 +46,6 @@ POLICIES_AND_DTYPES = [
 ]
 # torch's flex kernel for CPUs is wrong (NaN without any lcbench) on texts below a block's 128.
 FLEX_LENGTHS = (128, 90, 12)
-
-
-@pytest.fixture(autouse=True)
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from advising on back ends, which the tests ask for on purpose."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 @pytest.mark.parametrize(("policy", "dtype"), POLICIES_AND_DTYPES)

@@ -1,15 +1,18 @@
 """A temperature in weights is the injected one; what weights cannot say is refused."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from exactness import ARCHITECTURES, BY_HEAD, EVEN, heads_file, make, states
 from torch import Tensor, nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import lcbench
 from lcbench.errors import InjectionError, RequestError
-from lcbench.tempscale.fold import fold
+from lcbench.tempscale.fold import fold, multiply_weight
 from lcbench.tempscale.policy import parse
 
 # Relative to the largest hidden state, in float64. Measured: 3e-15; 1e-7 where transformers takes
@@ -122,3 +125,37 @@ def test_a_model_under_injection_is_refused() -> None:
     model = make("BERT")
     with lcbench.inject(model, 0.7), pytest.raises(InjectionError, match="already runs at a temp"):
         fold(model, parse(0.7))
+
+
+class PlusOneNorm(Gemma2RMSNorm):
+    """Multiplies by 1 + weight, without saying so in its name."""
+
+
+class GemmaNorm(LlamaRMSNorm):
+    """Multiplies by its weight, whatever its name says."""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(kind(8) for kind in (nn.LayerNorm, LlamaRMSNorm, Gemma2RMSNorm, PlusOneNorm, GemmaNorm)),
+        nn.Linear(8, 3),
+        nn.Linear(8, 3, bias=False),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_what_a_weight_multiplies_is_seen_from_the_computation(module: Any) -> None:
+    module = copy.deepcopy(module).double()
+    generator = torch.Generator().manual_seed(0)
+    values, example = (
+        torch.randn(5, 8, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        before = module(values)
+        multiply_weight(module, 0.7, example)
+        bias = 0.0 if getattr(module, "bias", None) is None else module.bias
+        expected = 0.7 * (before - bias) + bias
+        assert torch.allclose(module(values), expected, atol=1e-6)
+        assert not torch.allclose(before, expected)

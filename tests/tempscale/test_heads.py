@@ -17,7 +17,7 @@ import lcbench
 from lcbench.errors import InjectionError, RequestError
 from lcbench.tempscale.heads import HeadTemperatures, read_temperatures, temperatures_of
 from lcbench.tempscale.heads import write_temperatures as write
-from lcbench.tempscale.policy import BASELINE, ByHead, ModelShape, parse
+from lcbench.tempscale.policy import ByHead, ModelShape, parse
 
 SHAPE = ModelShape(layers=2, heads=4, window=64, position_bias=False)
 PLAIN = heads_file([BY_HEAD])
@@ -65,10 +65,25 @@ def test_identity_is_that_of_temperatures_and_lengths() -> None:
     assert len({known, *(parse({"heads": other}).canonical for other in others)}) == 4
 
 
-def test_temperatures_that_are_alike_are_the_simpler_policy() -> None:
-    assert parse({"heads": heads_file([BY_HEAD] * 2, [9, 24])}) == parse({"heads": PLAIN})
-    assert parse({"heads": heads_file([[[0.8] * 4] * 2])}) == parse(0.8)
-    assert parse({"heads": heads_file([[[1] * 4] * 2])}) == BASELINE
+@pytest.mark.parametrize("keeps_bias", [False, True])
+@pytest.mark.parametrize(
+    ("content", "simpler"),
+    [
+        (heads_file([BY_HEAD] * 2, [9, 24]), {"heads": PLAIN}),
+        (heads_file([[[0.8] * 4, [1.0] * 4]]), {"layers": {0: 0.8, 1: 1.0}}),
+        (heads_file([[[0.8] * 4, [1.0] * 4]] * 2, [9, 24]), {"layers": {0: 0.8, 1: 1.0}}),
+        (heads_file([[[0.8] * 4] * 2]), 0.8),
+        (heads_file([[[1] * 4] * 2]), 1.0),
+    ],
+)
+def test_temperatures_that_are_alike_are_the_simpler_policy_for_their_model(
+    content: dict[str, Any], simpler: Any, keeps_bias: bool
+) -> None:
+    shape = replace(SHAPE, name="tiny", revision="r", position_bias=True)
+    policy, expected = (parse(one, keeps_bias=keeps_bias) for one in ({"heads": content}, simpler))
+    assert policy.resolve(shape) == expected.resolve(shape)
+    with pytest.raises(RequestError, match="has temperatures for tiny, not for other at revision"):
+        policy.resolve(replace(shape, name="other"))
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [

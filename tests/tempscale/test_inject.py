@@ -352,7 +352,7 @@ def test_temperatures_by_length_are_found_without_asking_the_device() -> None:
             ({"input_ids": mask}, (3, 1, 1, 1)),
             ({"input_ids": ids, "cu_seq_lens_q": boundaries}, (1, 1, 60, 1)),
         ):
-            injection._find_rows((), given)
+            injection._find_rows(injection._by_length, (), given)
             rows = first_layer_of(injection)
             assert (rows.shape, rows.dtype, rows.device.type) == (shape, torch.float32, "meta")
 
@@ -375,7 +375,7 @@ def test_temperatures_by_length_are_those_of_the_policy() -> None:
         # What the proof says is what was asked for, not what float32 makes of it.
         assert injection.proof.tau == ((policy.of_length(64), 1.0),) * 2
         for given, lengths in cases:
-            injection._find_rows((), given)
+            injection._find_rows(injection._by_length, (), given)
             rows = first_layer_of(injection)
             expected = torch.tensor([policy.of_length(n) for n in lengths], dtype=torch.float32)
             assert torch.equal(rows.flatten(), expected)
@@ -395,10 +395,10 @@ def test_temperatures_by_length_in_float32_change_no_embedding(
 
     with lcbench.inject(model, {"length": {0: 0.9, 8: 0.7, 20: 0.55}}) as injection:
         single = similarities()
-        assert injection._taus is not None
-        assert injection._taus.dtype == torch.float32
+        assert injection._by_length is not None
+        assert injection._by_length.table.dtype == torch.float32
         taus = [injection.policy.of_length(tokens) for tokens in range(100)]
-        injection._taus = torch.tensor(taus, dtype=torch.float64).view(-1, 1, 1)
+        injection._by_length.table = torch.tensor(taus, dtype=torch.float64).view(-1, 1, 1)
         double = similarities()
     assert np.abs(single - double).max() < 1e-6
     assert np.abs(single - similarities()).max() > 1e-3

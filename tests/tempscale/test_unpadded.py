@@ -1,11 +1,9 @@
 """Attention without padding: kernels of a GPU get what they take, and nothing waits for them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from exactness import (
     LENGTHS,
     NEVER_UNPADDED,
@@ -25,14 +23,6 @@ from lcbench.tempscale.unpadded import attend_by_text, boundaries
 
 # Between two orders of the same sums in float32.
 ROUNDING = 2e-6
-
-
-@pytest.fixture(autouse=True)
-def quiet_transformers() -> Iterator[None]:
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    yield
-    transformers.logging.set_verbosity(before)
 
 
 class FakeKernels:

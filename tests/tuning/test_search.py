@@ -11,15 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from lcbench.errors import RequestError
+from lcbench.run import tune
 from lcbench.tempscale.policy import BASELINE, ByHead, Policy, Role
-from lcbench.tuning import METHODS, entropy
+from lcbench.tuning import entropy
+from lcbench.tuning.options import METHODS, SearchOptions
 from lcbench.tuning.pairs import Pair
 from lcbench.tuning.search import (
     HIGHEST,
     LOWEST,
     SLOPES,
     Searched,
-    SearchOptions,
     Space,
     ndcg,
     search,
@@ -63,8 +64,8 @@ class Encoder:
 def test_a_gain_that_is_there_is_found() -> None:
     encoder = Encoder(best=0.7)
     seen: list[tuple[int, int]] = []
-    options = SearchOptions(trials=18, folds=3, seed=0)
-    found = search(encoder, PAIRS, SPACE, options, lambda *at: seen.append(at))
+    options = SearchOptions(trials=18, folds=3)
+    found = search(encoder, PAIRS, SPACE, options, on_trial=lambda *at: seen.append(at))
     assert found.helps
     assert found.gain.low > 0
     assert found.matrices == found.tried
@@ -85,7 +86,7 @@ def test_without_a_gain_the_answer_is_1() -> None:
 def test_chance_alone_gives_no_gain() -> None:
     """The best of many trials looks better on the pairs that it was chosen on; not on others."""
     gains = [
-        search(Encoder(best=None), PAIRS, SPACE, SearchOptions(trials=9, folds=3, seed=seed)).gain
+        search(Encoder(best=None), PAIRS, SPACE, SearchOptions(trials=9, folds=3), seed).gain
         for seed in range(8)
     ]
     assert abs(np.mean([gain.value for gain in gains])) < 0.03
@@ -94,7 +95,7 @@ def test_chance_alone_gives_no_gain() -> None:
 
 def test_the_same_seed_gives_the_same_temperatures() -> None:
     def searched(seed: int) -> Searched:
-        return search(Encoder(0.7), PAIRS, SPACE, SearchOptions(trials=9, folds=2, seed=seed))
+        return search(Encoder(0.7), PAIRS, SPACE, SearchOptions(trials=9, folds=2), seed)
 
     assert searched(1) == searched(1)
     assert searched(1) != searched(2)
@@ -167,6 +168,7 @@ def test_the_documentation_has_the_numbers() -> None:
         f"the `trials={options.trials}` do not depend",
         f"{every} trials in all",
         f"over {METHODS['entropy']} texts cut to that length",
+        f"that at most {100 * (1 - tune._SHARE_IN_RANGE):.0f} % of the documents exceed",
         f"of each of {METHODS['search']} texts asks",
         f"to {entropy.TOLERANCE} nats",
         f"between {entropy.LOWEST:g} and {entropy.HIGHEST:g}; the command",
@@ -178,11 +180,11 @@ def test_the_documentation_has_the_numbers() -> None:
 
 def test_too_few_pairs_are_refused() -> None:
     with pytest.raises(RequestError, match="29 of the texts have a title or first sentence"):
-        search(Encoder(0.7), PAIRS[:29], SPACE)
+        search(Encoder(0.7), PAIRS[:29], SPACE, SearchOptions())
 
 
 def test_without_optuna_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     modules: dict[str, Any] = sys.modules  # type: ignore[assignment]
     monkeypatch.setitem(modules, "optuna", None)
     with pytest.raises(RequestError, match=r"pip install 'lcbench\[tune\]'; method=entropy does"):
-        search(Encoder(0.7), PAIRS, SPACE)
+        search(Encoder(0.7), PAIRS, SPACE, SearchOptions())

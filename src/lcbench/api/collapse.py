@@ -220,14 +220,14 @@ def _of_texts(
     texts: Sequence[str],
     observer: Observer,
 ) -> Collapses:
-    """Measure texts that are here, with a model that is loaded or that the config names."""
+    """Measure given texts, with a loaded model or the one that the config names."""
     from lcbench.api.compose import compose_settings
     from lcbench.encode.load import load
     from lcbench.hub.models import locate
-    from lcbench.measures.figures import Material
+    from lcbench.measures.figures import Material, make
     from lcbench.measures.files import InsideMeasurement, Measurement
     from lcbench.run.measuring import check_repairs
-    from lcbench.run.reader import EmbeddingsReader, InsideReader, make_figure, reader_of
+    from lcbench.run.reader import EmbeddingsReader, InsideReader, reader_of, subject_of
     from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.transformer import shape_of
 
@@ -276,16 +276,9 @@ def _of_texts(
         material = Material(tuple(dict.fromkeys(texts)))
         for number in asked.figures:
             with observer.doing(f"Figure {number}"):
+                subject = subject_of(reader, encodings, number)
                 figures.append(
-                    make_figure(
-                        number,
-                        reader,
-                        encodings,
-                        material,
-                        asked.figure_options,
-                        model=name,
-                        task=task,
-                    )
+                    make(number, subject, material, asked.figure_options, model=name, task=task)
                 )
         if asked.inside is not None:
             looking = InsideReader(reader, texts, asked.inside, observer)
@@ -305,7 +298,7 @@ def _of_texts(
 
 
 def _of_matrix(embeddings: Path, lengths: Path, options: Options) -> Collapses:
-    """Measure a matrix of embeddings, which nothing is known of but the lengths of its texts."""
+    """Measure a matrix of embeddings, of whose texts only the lengths are known."""
     from lcbench.measures.collapse import measure_matrix
     from lcbench.measures.files import Measurement
 

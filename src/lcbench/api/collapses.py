@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Collapses:
-    """Measurements of collapse, as the functions and the command return them.
+    """Measurements of collapse, as `lcbench.collapse` and `lcbench.report` return them.
 
     Attributes:
-        measurements: of embeddings, one for each model, repair and task, in the order of the
-            request.
-        inside: the same of what happens inside models.
-        failed: what could not be measured or drawn, each with the reason.
-        figures: of the paper, by number, for each model and task.
-        notes: what whoever reads the numbers has to know.
-        others: the same of other models and repairs that the results folder has of the same texts,
-            with equal options; the report shows them as well.
+        measurements: measurements of embeddings, one for each model, repair and task, in the order
+            of the request.
+        inside: the same inside models.
+        failed: measurements and figures that could not be made, each with the reason.
+        figures: figures of the paper, one for each number, model and task.
+        notes: limitations of the numbers.
+        others: earlier measurements of other models and repairs on the same texts with equal
+            options, which the report also shows; None: there are none.
     """
 
     measurements: tuple[Measurement, ...]
@@ -43,7 +43,7 @@ class Collapses:
     def of(
         cls, found: Found, others: Found | None = None, failed: Mapping[str, str] | None = None
     ) -> Collapses:
-        """Return measurements of a results folder."""
+        """Return measurements that were found in a results folder."""
         return cls(
             found.embeddings,
             failed or {},
@@ -52,9 +52,9 @@ class Collapses:
             others=cls.of(others) if others else None,
         )
 
-    def __bool__(self) -> bool:
-        """Whether anything was measured or drawn."""
-        return bool(self.measurements or self.inside or self.figures)
+    def __len__(self) -> int:
+        """The number of measurements and figures, without `others`."""
+        return len(self.measurements) + len(self.inside) + len(self.figures)
 
     @property
     def collapses(self) -> bool:
@@ -83,7 +83,7 @@ class Collapses:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """Sentences on each measurement, the baseline of each model first, then on each figure."""
+        """Sentences on all measurements, the baseline of each model first, and on figures."""
         from lcbench.reporting.collapse import headlines_of
         from lcbench.reporting.figures.paper import sentence_of
         from lcbench.reporting.tables.inside import inside_headlines

@@ -37,14 +37,12 @@ COMMANDS = {
     ),
     "prefetch": Command("prefetch", "prefetch", "fetch everything that a run needs from the hub"),
     "plan": Command("plan", "config", "freeze a sweep and divide it into array tasks"),
-    "export": Command(
-        "export", "export", "write a model with a temperature built into its weights"
-    ),
+    "export": Command("export", "export", "write a model with a repair built in"),
     "tune": Command(
         "tune", "tune", "make temperatures by layer, head and length from texts without labels"
     ),
-    "card": Command("card", "card", "scores and gains of a model as a section of its model card"),
-    "pack": Command("pack", "pack", "results in the layout of mteb's results repository"),
+    "card": Command("card", "card", "write a model's scores and gains as a section of its card"),
+    "pack": Command("pack", "pack", "copy results into the layout of mteb's results repository"),
     "import": Command(
         "import_results", "import_results", "import public mteb results as baselines"
     ),

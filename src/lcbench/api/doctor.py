@@ -1,7 +1,7 @@
-"""Checks of what lcbench runs on, for `lcbench doctor`: each with its state and a remedy.
+"""The checks of `lcbench doctor`: versions, devices, folders, network, each with a remedy.
 
-Nothing heavy is imported unless that is asked for: the build of torch and the GPUs that the driver
-lists tell whether they can fit together.
+torch is imported only on request: without it, its build and the GPUs that the driver lists tell
+whether they fit together.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lcbench.errors import RequestError
 from lcbench.system.files import cache_folder
 from lcbench.system.hardware import cores, cpu_name, memory_gib
 from lcbench.system.plugins import KINDS, plugins
+from lcbench.system.programs import call
 from lcbench.system.versions import git_commit, versions
 from lcbench.system.words import size
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lcbench.settings.doctor import DoctorSettings
 
 State = Literal["ok", "note", "warning", "missing"]
-"""ok; not there and not needed; there may be a problem; something essential is missing."""
+"""As needed; absent and not needed; a possible problem; something essential is missing."""
 
 # The least free disk for results and stored embeddings, below which a warning is due.
 _LEAST_FREE = 5 * 2**30
@@ -41,6 +42,7 @@ _COMMAND_SECONDS = 5.0
 # Packages that lcbench does without, and what they are for.
 _OPTIONAL = {
     "hydra-submitit-launcher": "Hydra's launcher for Slurm (launch=slurm does without)",
+    "optuna": "lcbench tune method=search",
     "trackio": "track=trackio",
     "wandb": "track=wandb",
     "mlflow": "track=mlflow",
@@ -49,14 +51,14 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of one thing.
+    """The result of one check.
 
     Attributes:
-        topic: kind of thing: `versions`, `devices` …
-        name: the thing.
+        topic: group of checks: `versions`, `devices` …
+        name: name of the package, device, folder … that is checked.
         state: see `State`.
-        found: what was found.
-        remedy: what to do about it; empty if nothing.
+        found: what is there.
+        remedy: how to get what is missing; empty if nothing is.
     """
 
     topic: str
@@ -168,23 +170,13 @@ def _torch(has_gpu: bool) -> Check:
 
 
 def _lines(command: Sequence[str]) -> list[str]:
-    """Return the lines that a program prints; none if it is not there or fails."""
-    if shutil.which(command[0]) is None:
-        return []
+    """Return the lines that a program prints; none if it is not installed or fails."""
     try:
-        # A fixed command; who controls PATH controls this process anyway.
-        shown = subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_COMMAND_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        shown = call(command, timeout=_COMMAND_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in shown.stdout.splitlines() if line.strip()]
+    lines = [] if shown.returncode else shown.stdout.splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _folders(results_dir: Path) -> Iterator[Check]:

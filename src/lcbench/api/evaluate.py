@@ -38,7 +38,7 @@ def carry_out(
 ) -> Outcome:
     """Run the unfinished cells of a request; see `sweep.run`.
 
-    With `track` their scores and the tables of scores also go to an experiment tracker.
+    With `track`, scores and tables are also sent to an experiment tracker.
     """
     from lcbench.plan import elements
     from lcbench.plan.layout import grid_of
@@ -156,7 +156,7 @@ def evaluate(
         tau: a temperature (by default 0.8), a policy as a dict (`{"query": 0.8, "document": 1.0}`),
             or a list of these. With another part of a repair by default 1.
         extend: a context extension (`{"pi": 4096}`, `{"yarn": 4096}`), None for none, or a list of
-            these; as are those below, each is combined with each of the other parts.
+            these. Each value is combined with each value of the other parts.
         gain: factors of LayerNorms or feed-forward networks (`{"layernorm": 1.1}`, `{"ffn": 0.9}`),
             None for none, or a list of these.
         attend: a change of attention weights after the softmax (`{"attnscale": 0.2}`,

@@ -48,7 +48,7 @@ def export(
     config_dir: str | PathLike[str] | None = None,
     **keys: Any,
 ) -> Path:
-    """Write a sentence-transformers model with a repair built in: a temperature or others.
+    """Write a sentence-transformers model with a repair built in.
 
     It does the same as `python -m lcbench export model=… tau=… out=…`. The written model is loaded
     again and compared with the model under that repair.
@@ -57,7 +57,7 @@ def export(
         model: a config (`"minilm"`), a name on the hub, or a folder of a model.
         tau: the temperature, or a policy by layer (`{"layers": {0: 1.0, 6: 0.8}}`) or head
             (`{"heads": "heads.json"}`). Policies by role or by text length cannot be built into
-            weights: see `lcbench.inject`. None: 1, with another part of a repair.
+            weights: see `lcbench.inject`. None: 1, if there is another part.
         out: folder to create.
         extend: a context extension that weights and configuration can hold: `{"pi": 1024}`,
             `{"yarn": 4096}`.

@@ -1,8 +1,8 @@
-"""Measurements of collapse that a results folder has: found, labelled, and chosen for a report."""
+"""Finds the measurements of collapse in results folders, and chooses those of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -34,7 +34,7 @@ class Found:
         return len(self.embeddings) + len(self.inside) + len(self.figures)
 
     def but_for(self, known: Found) -> Found:
-        """Return these without those of a model, repair and task that others have."""
+        """Return these without those whose model, repair and task others have."""
         whole = known + self
         return Found(
             whole.embeddings[len(known.embeddings) :],
@@ -43,7 +43,7 @@ class Found:
         )
 
     def __add__(self, others: Found) -> Found:
-        """Return these, then the others that are of another model, repair or task."""
+        """Return these, then others of another model, repair or task."""
         return Found(
             _newest([*self.embeddings, *others.embeddings]),
             _newest([*self.inside, *others.inside]),
@@ -52,27 +52,30 @@ class Found:
 
 
 def read_all(results_dir: Path, paths: Iterable[Path]) -> Found:
-    """Return the measurements in files, with the labels that the results folder has."""
+    """Return the measurements in files, with the labels of models in the results folder."""
     from lcbench.measures import files
     from lcbench.results.labels import read_labels
 
     labels = read_labels(results_dir)
     paths = list(paths)
 
-    def read(of: Callable[[Path], Kind | None]) -> tuple[Kind, ...]:
-        return tuple(files.labelled(one, labels) for path in paths if (one := of(path)) is not None)
+    def read(kind: type[Kind]) -> tuple[Kind, ...]:
+        found = (files.read(path, kind) for path in paths)
+        return tuple(files.labelled(one, labels) for one in found if one is not None)
 
-    return Found(read(files.read), read(files.read_inside), read(files.read_figure))
+    return Found(
+        read(files.Measurement), read(files.InsideMeasurement), read(files.FigureMeasurement)
+    )
 
 
 def comparable_in(*folders: Path) -> tuple[Found, int]:
-    """Return the measurements of folders that can be compared with the last one of the first.
+    """Return measurements in results folders that can be compared with each other.
 
-    These are the ones under the same protocol; of each kind those with the options of its last one,
-    of any model, repair and texts.
+    They have the protocol of the newest one in the first folder and, of each kind, the options of
+    the newest one; models, repairs and texts are any.
 
     Returns:
-        The measurements, and how many others the folders have.
+        The measurements, and the number of others in the folders.
     """
     from lcbench.measures import files
 
@@ -101,7 +104,7 @@ def finished_of(frozen: Manifest) -> Found:
     """Return the finished measurements of a manifest, then others of the same texts.
 
     Returns:
-        None of a sweep of scores.
+        The measurements; of a sweep of scores there are none.
 
     Raises:
         RequestError: none is finished.
@@ -119,14 +122,14 @@ def finished_of(frozen: Manifest) -> Found:
 
 
 def others_of(results_dir: Path, paths: Iterable[Path]) -> Found:
-    """Return what a results folder has of the same texts, measured with equal options."""
+    """Return other measurements of the same texts with equal options in a results folder."""
     from lcbench.measures import files
 
     return read_all(results_dir, files.of_same_texts(paths))
 
 
 def _newest(found: Sequence[Kind]) -> tuple[Kind, ...]:
-    """Return the first of each model, repair and task; of figures, of each number."""
+    """Return the first of each model, repair, task and number of a figure."""
     kept: dict[tuple[str, ...], Kind] = {}
     for one in found:
         number = one.figure.number if hasattr(one, "figure") else ""

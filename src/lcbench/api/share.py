@@ -1,4 +1,4 @@
-"""Results to be shared: a section of a model card, and packs for mteb's results repository."""
+"""Shares results: as a section of a model card, and as packs for mteb's results repository."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lcbench.errors import NoResultsError, RequestError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lcbench.settings.share import CardSettings, Choice, PackSettings
+    from lcbench.settings.share import CardSettings, PackSettings, SharedResults
 
-# How a protocol's cell has to be encoded to be comparable with those of mteb's repository.
+# Values of a protocol whose results are comparable with those of mteb's repository.
 _OF_MTEB = {"prompts": "registry", "dtype": "float32", "window": None}
 
 
@@ -32,17 +32,18 @@ def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
     from lcbench.reporting.findings import gather
     from lcbench.reporting.select import policies_named, select_folder
     from lcbench.results.folder import Results
+    from lcbench.results.rows import IMPORTED_GROUP
     from lcbench.settings.sources import shipped_sources
 
-    choice = settings.choice
+    asked = settings.results
     existing = None if settings.out is None else read_card(settings.out)
-    folder = Results(choice.results_dir)
-    selected = select_folder(folder, choice.tasks, None, warn, choice.models, shipped_sources())
-    tables = [table for table in selected.tables if not table.group.startswith("imported")]
+    folder = Results(asked.results_dir)
+    selected = select_folder(folder, asked.tasks, None, warn, asked.models, shipped_sources())
+    tables = [table for table in selected.tables if table.group != IMPORTED_GROUP]
     scores = selected.scores[selected.scores["imported"].isna()]
     if not tables:
-        raise NoResultsError(f"results_dir={choice.results_dir} has imported results only.")
-    policies = policies_named(choice.repairs or (), scores)
+        raise NoResultsError(f"results_dir={asked.results_dir} has imported results only.")
+    policies = policies_named(asked.repairs or (), scores)
     found = gather(tables, scores, settings.resamples, settings.seed, None)
     return card_text(section_of(found, scores, policies), existing)
 
@@ -77,12 +78,10 @@ def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
     from lcbench.results.pack import placed, write_pack
     from lcbench.tasks.suites import column_of, shipped_suites
 
-    if settings.out is None:
-        raise RequestError("out needs a path: out=PATH.")
-    choice = settings.choice
-    results = Results(choice.results_dir)
+    asked = settings.results
+    results = Results(asked.results_dir)
     scores = results.read(partial(column_of, suites=shipped_suites()), warn)
-    scores = _chosen(scores, choice, settings.protocols)
+    scores = _chosen(scores, asked, settings.protocols)
     whole = [
         own and protocol.get("limit") is None
         for own, protocol in zip(scores["imported"].isna(), scores["protocol"], strict=True)
@@ -91,29 +90,29 @@ def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
         warn("imported results and quick looks (limit=) are not packed.")
     scores = scores[whole]
     if scores.empty:
-        raise NoResultsError(f"results_dir={choice.results_dir} has no results to pack.")
+        raise NoResultsError(f"results_dir={asked.results_dir} has no results to pack.")
     cells = sorted(set(scores["files"]), key=lambda cell: cell.result)
     files = placed(results.folder, cells)
-    write_pack(files, settings.out)
+    write_pack(files, settings.folder)
     return Packed(len(files), len(cells), tuple(_remarks(scores)))
 
 
 def _chosen(
-    scores: pd.DataFrame, choice: Choice, protocols: tuple[str, ...] | None
+    scores: pd.DataFrame, asked: SharedResults, protocols: tuple[str, ...] | None
 ) -> pd.DataFrame:
-    """Return the scores of the chosen models, repairs, tasks and protocols.
+    """Return the scores of the models, repairs, tasks and protocols that are asked for.
 
     Raises:
-        RequestError: there are none of one of them.
+        RequestError: there are none of one of these.
     """
     from lcbench.repair.repair import NO_REPAIR
     from lcbench.reporting.select import of_models, policies_named
 
-    if choice.tasks is not None:
-        scores = scores[scores["task"].isin([task.name for task in choice.tasks])]
+    if asked.tasks is not None:
+        scores = scores[scores["task"].isin([task.name for task in asked.tasks])]
     if protocols is not None:
         places: list[Any] = [
-            cell.result.relative_to(choice.results_dir).parts[0] for cell in scores["files"]
+            cell.result.relative_to(asked.results_dir).parts[0] for cell in scores["files"]
         ]
         for name in protocols:
             if name not in places:
@@ -121,9 +120,9 @@ def _chosen(
                 raise RequestError(f"protocols={name}: there are results under {there} only.")
         scores = scores[[place in protocols for place in places]]
     if not scores.empty:
-        scores = of_models(scores, choice.models)
-    if choice.repairs is not None and not scores.empty:
-        named = policies_named(choice.repairs, scores)
+        scores = of_models(scores, asked.models)
+    if asked.repairs is not None and not scores.empty:
+        named = policies_named(asked.repairs, scores)
         scores = scores[scores["policy"].isin([NO_REPAIR.canonical, *named])]
     return scores
 
@@ -152,7 +151,7 @@ def _remarks(scores: pd.DataFrame) -> list[str]:
     }
     if differing:
         lines.append(
-            f"protocols with other {', '.join(sorted(differing))} than mteb's: run with "
+            f"protocols whose {' and '.join(sorted(differing))} differ from mteb's: run with "
             "protocol=leaderboard"
         )
     return lines

@@ -26,11 +26,10 @@ def tune_asked(config: DictConfig, observer: Observer) -> Tuned:
     """
     from lcbench.api.overrides import refuse_another_name
     from lcbench.hub import cache
-    from lcbench.run.tune import Sources, TuneOptions, tune
+    from lcbench.run.tune import Sources, tune
     from lcbench.settings.tune import read_tune
     from lcbench.tasks.registry import SPLITS_RULE
     from lcbench.tasks.suites import resolve_all
-    from lcbench.tuning.search import SearchOptions
 
     refuse_another_name()
     asked = read_tune(config)
@@ -39,15 +38,8 @@ def tune_asked(config: DictConfig, observer: Observer) -> Tuned:
     if asked.offline:
         cache.go_offline()
     parts = resolve_all(asked.tasks, SPLITS_RULE, None, asked.sources, None)
-    options = TuneOptions(
-        asked.method,
-        asked.texts,
-        asked.lengths,
-        SearchOptions(asked.trials, asked.folds, asked.heads, asked.by_length),
-        asked.seed,
-    )
     sources = Sources(tuple(parts.values()), asked.mirror, asked.offline, asked.unverified_data)
-    return tune(asked.model, asked.out, options, sources, observer, device=asked.device)
+    return tune(asked.model, asked.out, asked.options, sources, observer, device=asked.device)
 
 
 def tune(
@@ -82,8 +74,8 @@ def tune(
         keys: any other key of `python -m lcbench tune`: `texts`, `traced_lengths`, `trials` …
 
     Returns:
-        The file (`path`), what is in it (`temperatures`), and what came of it in sentences
-        (`lines`, or `print`).
+        The file (`path`), its content (`temperatures`), and a summary in sentences (`lines`, or
+        `print`).
 
     Raises:
         RequestError: the texts are too few or too short, or a model, data or package is missing.

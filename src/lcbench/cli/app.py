@@ -35,7 +35,7 @@ from lcbench.cli.console import (
     prepare_streams,
     say,
 )
-from lcbench.cli.ended import Ended
+from lcbench.cli.exit_status import ExitStatus
 from lcbench.cli.help import help_of
 from lcbench.errors import LcbenchError, MissingError, RequestError, did_you_mean
 from lcbench.hub import cache
@@ -116,8 +116,8 @@ def run_command(config_name: str, job: Callable[[DictConfig], int]) -> int:
     def guarded(config: DictConfig) -> float | None:
         status = _run_job(job, config)
         statuses.add(status)
-        # For sweepers that look for the best.
-        return status.value if isinstance(status, Ended) else None
+        # Sweepers such as Optuna's maximise it.
+        return status.value if isinstance(status, ExitStatus) else None
 
     # Otherwise Hydra prints its own errors and exits.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -39,8 +39,7 @@ def job(config: DictConfig) -> int:
                 requeue_element(stop)
             raise
     if settings.run.element is not None:
-        made = len(found.measurements) + len(found.inside) + len(found.figures)
-        done = several(made, "measurement")
+        done = several(len(found), "measurement")
         console.print(f"element {settings.run.element}: {done} done")
         return _complain(found)
     if found:
@@ -51,8 +50,7 @@ def job(config: DictConfig) -> int:
         for line in found.headlines:
             console.print(Text(line))
         if others := found.others:
-            count = len(others.measurements) + len(others.inside) + len(others.figures)
-            earlier = several(count, "earlier measurement")
+            earlier = several(len(others), "earlier measurement")
             console.print(Text(f"The report also shows {earlier} of the same texts.", "dim"))
         console.print(Text(f"Written to {written.folder}: {', '.join(written.files)}", "dim"))
     for line in found.notes:

@@ -51,11 +51,7 @@ def complete(words: Sequence[str]) -> int:
     name = before[0] if before and before[0] in COMMANDS else "run"
     if before[:1] == [name]:
         before = before[1:]
-    found = []
-    if len(typed) == 2 and typed[-1] != "":
-        found = [one for one in COMMANDS if one.startswith(typed[-1])]
-    elif len(typed) == 2:
-        found = list(COMMANDS)
+    found = [one for one in COMMANDS if len(typed) == 2 and one.startswith(typed[-1])]
     os.environ[_LINE] = " ".join(["lcbench", *before, typed[-1]])
     config = COMMANDS[name].config
     # Hydra also lists its own keys, and the groups of other commands.

@@ -22,6 +22,7 @@ from lcbench.system.printable import escaped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _REPLACING = "lcbench-readable"
 # Significant and insignificant changes get four different characters.
@@ -235,6 +236,14 @@ def emit(text: str) -> None:
     except OSError as error:
         forget_output()
         raise StorageError(f"standard output cannot be written: {error.strerror}.") from error
+
+
+def plain_table() -> Table:
+    """Return a table without rows or columns, with a line below the header only."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
 
 
 def emit_csv(kind: type[Any], rows: Iterable[Any]) -> None:

@@ -1,11 +1,11 @@
-"""`python -m lcbench doctor`: shows what lcbench runs on, what is missing, and the remedies."""
+"""`python -m lcbench doctor`: checks the installation and the machine, and shows remedies."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from lcbench.api.doctor import Check, examine, is_missing
-from lcbench.cli.console import emit_csv, screen
+from lcbench.cli.console import emit_csv, plain_table, screen
 from lcbench.settings.doctor import read_doctor
 
 if TYPE_CHECKING:
@@ -21,11 +21,9 @@ def job(config: DictConfig) -> int:
     if settings.format == "csv":
         emit_csv(Check, checks)
         return 1 if is_missing(checks) else 0
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    table = plain_table()
     for heading in ("", "state", "found"):
         table.add_column(heading, overflow="fold")
     topic = ""

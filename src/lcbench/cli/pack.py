@@ -20,17 +20,17 @@ def job(config: DictConfig) -> int:
     from lcbench.settings.share import read_pack
 
     settings, console = read_pack(config), screen()
-    if settings.check is not None:
-        count, wrong = check_pack(settings.check)
+    if settings.checks:
+        count, wrong = check_pack(settings.folder)
         for line in wrong:
             complain(line)
         if not wrong:
-            console.print(Text(f"{settings.check}: {several(count, 'file')} as packed."))
+            console.print(Text(f"{settings.folder}: {several(count, 'file')} as packed."))
         return 1 if wrong else 0
     packed = pack_asked(settings, warn)
     console.print(
         Text(
-            f"{several(packed.cells, 'result')} in {settings.out}, with digests in {SUMS}. "
+            f"{several(packed.cells, 'result')} in {settings.folder}, with digests in {SUMS}. "
             "mteb's results repository takes the folder results/ in it."
         ),
         soft_wrap=True,

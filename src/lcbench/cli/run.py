@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lcbench.api.compose import TRUSTS, compose_settings, open_keys, thawed
 from lcbench.api.evaluate import carry_out
 from lcbench.cli.console import ConsoleObserver, complain, screen, warn
-from lcbench.cli.ended import Ended
+from lcbench.cli.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,7 +24,7 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config.
 
     Returns:
-        Its exit status; of a run that was reported, with the relative improvement on Avg in %.
+        Its exit status; if a report was written, with the relative improvement on Avg in %.
     """
     from lcbench.errors import MissingError, RequestError
     from lcbench.plan import manifest
@@ -156,7 +156,7 @@ def _run_stoppable(
         complain(f"{cell} failed: {reason}")
     if outcome.refused:
         return 2
-    return Ended(max(status, 1 if outcome.failed else 0), gain)
+    return ExitStatus(max(status, 1 if outcome.failed else 0), gain)
 
 
 def _words(settings: Settings, element: int | None) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lcbench.cli.console import ConsoleObserver, emit_csv, screen, warn
+from lcbench.cli.console import ConsoleObserver, emit_csv, plain_table, screen, warn
 from lcbench.errors import RequestError
 from lcbench.hub.datasets import check_mirror, find, plain_folder, point_at
 from lcbench.system.words import several
@@ -208,7 +208,7 @@ def _total(numbers: Iterable[int | None]) -> str:
 def _table(rows: Sequence[Row]) -> Table:
     from rich.text import Text
 
-    table = _empty_table()
+    table = plain_table()
     # Names are typed in requests: they may be folded, but are never cut.
     longest = max(len(row.task) for row in rows) + 1
     table.add_column("task", overflow="fold", min_width=min(longest, _TASK_WIDTH))
@@ -245,17 +245,10 @@ def _shortened(splits: str) -> str:
 def _benchmark_table(rows: Sequence[BenchmarkRow]) -> Table:
     from rich.text import Text
 
-    table = _empty_table()
+    table = plain_table()
     table.add_column("benchmark", overflow="fold")
     table.add_column("tasks", justify="right")
     table.add_column("can be run here", justify="right")
     for row in rows:
         table.add_row(Text(row.benchmark), str(row.tasks), str(row.run_here))
     return table
-
-
-def _empty_table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="")

@@ -143,12 +143,16 @@ def _reader(tokenizer: Tokenizer, prompt: str, chunks: Chunks) -> WholeTexts:
     return reader
 
 
-def unique(tokens: Sequence[Tokens]) -> tuple[list[Tokens], NDArray[np.int64]]:
-    """Return the different ones of some chunks, and which of these each chunk is."""
-    places: dict[bytes, int] = {}
-    which = [places.setdefault(one.ids.tobytes(), len(places)) for one in tokens]
-    first = dict(zip(reversed(which), range(len(which) - 1, -1, -1), strict=True))
-    return [tokens[first[place]] for place in range(len(places))], np.array(which, dtype=np.int64)
+def unique(chunks: Sequence[Tokens]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the place of the first of equal chunks, and which of these each chunk equals.
+
+    Returns:
+        [different chunks], and [chunks].
+    """
+    numbers: dict[bytes, int] = {}
+    which = [numbers.setdefault(one.ids.tobytes(), len(numbers)) for one in chunks]
+    _, first = np.unique(which, return_index=True)
+    return first, np.array(which, dtype=np.int64)
 
 
 def check_chunks(

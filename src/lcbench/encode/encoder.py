@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lcbench.encode.several import Several, SeveralBuilder, largest_similarity
+from lcbench.encode.multivector import MultiVectors, MultiVectorsBuilder, max_similarity
 from lcbench.encode.store.segments import digests
 from lcbench.errors import StorageError
 from lcbench.tempscale.policy import Role
@@ -246,59 +246,53 @@ class Encoder:
             StorageError: there is no room for a large array in the folder for temporary files.
         """
         embeddings = self.vectors(texts, role, prompt)
-        if isinstance(embeddings, Several):
+        if isinstance(embeddings, MultiVectors):
             raise ValueError("each chunk has a vector of its own")
         return embeddings
 
     def vectors(
         self, texts: Sequence[str], role: Role | None = None, prompt: str = ""
-    ) -> NDArray[np.float32] | Several:
-        """Return the embeddings of texts as `embed`, or those of their chunks: `Several`."""
+    ) -> NDArray[np.float32] | MultiVectors:
+        """Return the embeddings of texts as `embed`, or those of their chunks: `MultiVectors`."""
         embeddings = self._embed(texts, role, prompt)
         correction = self.correction
         if correction is None or not len(embeddings):
             return embeddings
-        if isinstance(embeddings, Several):
-            rows = embeddings.rows
-            if correction.dimensions != rows.shape[1]:
-                rows = large_array(len(rows), correction.dimensions)
-            return Several(correction.apply(embeddings.rows, into=rows), embeddings.bounds)
+        if isinstance(embeddings, MultiVectors):
+            return MultiVectors(_corrected(embeddings.rows, correction), embeddings.bounds)
         lengths = self.lengths(texts, prompt, role) if correction.by_length else None
-        into = embeddings
-        if correction.dimensions != embeddings.shape[1]:
-            into = large_array(len(embeddings), correction.dimensions)
-        return correction.apply(embeddings, lengths, into)
+        return _corrected(embeddings, correction, lengths)
 
     def _embed(
         self, texts: Sequence[str], role: Role | None, prompt: str
-    ) -> NDArray[np.float32] | Several:
+    ) -> NDArray[np.float32] | MultiVectors:
         """Return embeddings as the model returns them."""
         counters = self.counters
         places = _Places(texts)
         counters.texts += len(texts)
         counters.unique_texts += self._count_new(places.keys)
         embeddings: NDArray[np.float32] | None = None
-        several: SeveralBuilder | None = None
+        several: MultiVectorsBuilder | None = None
         bounds = np.zeros((len(texts), 2), dtype=np.int64)
         waiting: deque[tuple[NDArray[np.int64], Pending]] = deque()
-        chunks = places.chunks(texts)
+        requests = places.requests(texts)
         asked = 0
         began, waited, busy = time.perf_counter(), 0.0, 0.0
         try:
             while True:
-                while len(waiting) < REQUESTS_AHEAD and (chunk := next(chunks, None)) is not None:
-                    asked += len(chunk)
+                while len(waiting) < REQUESTS_AHEAD and (which := next(requests, None)) is not None:
+                    asked += len(which)
                     more = asked < len(places.keys)
-                    part = [texts[i] for i in chunk]
-                    waiting.append((chunk, self._backend.submit(part, role, prompt, more=more)))
+                    part = [texts[i] for i in which]
+                    waiting.append((which, self._backend.submit(part, role, prompt, more=more)))
                 if not waiting:
                     break
                 started = time.perf_counter()
-                chunk, pending = waiting.popleft()
+                which, pending = waiting.popleft()
                 try:
                     found = pending.result()
                 except EmbeddingError as error:
-                    position = int(chunk[error.position])
+                    position = int(which[error.position])
                     raise EmbeddingError(position, error.length, len(texts)) from None
                 waited += time.perf_counter() - started
                 work = found.work
@@ -309,13 +303,13 @@ class Encoder:
                 busy += work.seconds
                 if found.counts is not None:
                     counters.vectors += len(found.embeddings)
-                    counters.vectors_of += len(chunk)
-                    several = several or SeveralBuilder()
-                    places.put(chunk, several.add(found.embeddings, found.counts), bounds)
+                    counters.vectors_of += len(which)
+                    several = several or MultiVectorsBuilder()
+                    places.put(which, several.add(found.embeddings, found.counts), bounds)
                     continue
                 if embeddings is None:
                     embeddings = large_array(len(texts), found.embeddings.shape[1])
-                places.put(chunk, found.embeddings, embeddings)
+                places.put(which, found.embeddings, embeddings)
         except Exception:
             # Nothing may be left on its way: it would be taken for the answer to something else.
             for _, pending in waiting:
@@ -336,12 +330,12 @@ class Encoder:
         """Return the tokens that the model reads of each text, its prompt among them."""
         places = _Places(texts)
         lengths = np.zeros((len(texts), 1), dtype=np.int32)
-        for chunk in places.chunks(texts):
+        for which in places.requests(texts):
             started = time.perf_counter()
-            found, seconds = self._backend.lengths([texts[i] for i in chunk], prompt, role)
+            found, seconds = self._backend.lengths([texts[i] for i in which], prompt, role)
             self.counters.seconds += seconds
             self.counters.seconds_wait += max(0.0, time.perf_counter() - started - seconds)
-            places.put(chunk, found[:, None], lengths)
+            places.put(which, found[:, None], lengths)
         return [int(length) for length in lengths[:, 0]]
 
     def similarity(self, left: Any, right: Any) -> torch.Tensor:
@@ -349,14 +343,14 @@ class Encoder:
 
         Args:
             left: embeddings, [left, dimensions].
-            right: the same; or several vectors for each text (`Several`, or a list of arrays), the
-                most similar of which counts.
+            right: the same; or several vectors for each text, of which the most similar counts
+                (`MultiVectors`, or a list of arrays).
 
         Returns:
             [left, right]
         """
-        if isinstance(right, Several | list):
-            return largest_similarity(self._similarities()[0], left, right)
+        if isinstance(right, MultiVectors | list):
+            return max_similarity(self._similarities()[0], left, right)
         result: torch.Tensor = self._similarities()[0](left, right)
         return result
 
@@ -403,7 +397,7 @@ class _Places:
         self._unique = np.empty(len(texts), dtype=np.int64)
         self._unique[self._first] = np.arange(len(self._first))
 
-    def chunks(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+    def requests(self, texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
         """Yield the indices of the distinct texts of each request, longest texts first."""
         sizes = np.fromiter((len(texts[i]) for i in self._first), np.int64, len(self._first))
         order = self._first[np.lexsort((self._first, -sizes))]
@@ -416,17 +410,26 @@ class _Places:
         if start < len(order):
             yield order[start:]
 
-    def put(self, chunk: NDArray[np.int64], rows: NDArray[Any], into: NDArray[Any]) -> None:
-        """Copy the rows of a chunk's texts to the positions of equal texts."""
-        which = self._unique[chunk]
-        counts = self._start[which + 1] - self._start[which]
+    def put(self, which: NDArray[np.int64], rows: NDArray[Any], into: NDArray[Any]) -> None:
+        """Copy the rows of a request's texts to the positions of equal texts."""
         if len(into) == len(self.keys):
-            into[chunk] = rows
+            into[which] = rows
             return
+        numbers = self._unique[which]
+        counts = self._start[numbers + 1] - self._start[numbers]
         everywhere = np.concatenate(
-            [self._every[self._start[one] : self._start[one + 1]] for one in which]
+            [self._every[self._start[one] : self._start[one + 1]] for one in numbers]
         )
-        into[everywhere] = rows[np.repeat(np.arange(len(chunk)), counts)]
+        into[everywhere] = rows[np.repeat(np.arange(len(which)), counts)]
+
+
+def _corrected(
+    rows: NDArray[np.float32], correction: Fitted, lengths: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """Return corrected vectors, in the place of the given ones if there is room."""
+    has_room = correction.dimensions == rows.shape[1]
+    into = rows if has_room else large_array(len(rows), correction.dimensions)
+    return correction.apply(rows, lengths, into)
 
 
 def large_array(rows: int, columns: int) -> NDArray[np.float32]:

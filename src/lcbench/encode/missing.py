@@ -67,7 +67,8 @@ class Missing:
         before = chunks.normalise == "before"
         if chunks.kind == "late":
             return [one.chunks[0] for one in self.cuts], Unscaled(chunks.size, before)
-        return unique([chunk for one in self.cuts for chunk in one.chunks])[0], Unscaled()
+        every = [chunk for one in self.cuts for chunk in one.chunks]
+        return [every[i] for i in unique(every)[0]], Unscaled()
 
     def outcome(
         self, outputs: NDArray[np.float64], model_scales: bool, dimensions: int
@@ -160,17 +161,16 @@ def _of_each_chunk(
     """
     counts = np.array([len(one.chunks) for one in cuts], dtype=np.int64)
     every = [chunk for one in cuts for chunk in one.chunks]
-    chunks, rows = unique(every)
+    first, rows = unique(every)
     # A chunk that several texts have counts for the first of them.
-    of_row, first = np.unique(rows, return_index=True)
     text = np.repeat(np.arange(len(cuts)), counts)[first]
-    embeddings = np.empty((len(chunks), dimensions), dtype=np.float32)
+    embeddings = np.empty((len(first), dimensions), dtype=np.float32)
     found = Missing(
         *open_shelf(False),
         keys[text],
-        of_row,
+        np.arange(len(first)),
         text,
-        [Cut([chunk], chunk.length, is_whole=True) for chunk in chunks],
+        [Cut([every[i]], every[i].length, is_whole=True) for i in first],
     )
     fits = np.array([one.is_whole for one in cuts])[text]
     whole = _part(found, fits, found.context, found.shelf)

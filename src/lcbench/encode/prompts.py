@@ -7,7 +7,7 @@ two ways in which mteb loads a sentence-transformers model. Any other is refused
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from mteb.types import PromptType
     from sentence_transformers import SentenceTransformer
 
+    from lcbench.tempscale.policy import Role
+
 # The prompt of a task's texts: of queries, of documents, or (None) of a task that has neither.
 PromptOf = Callable[["TaskMetadata", "PromptType | None"], str]
 
 # What sentence-transformers' own encode_document takes where it is given no prompt.
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 # Of what mteb loads a model with: what is no matter of prompts, and settled by the model's config
 # or the protocol here.
 _SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_length"})
@@ -209,7 +211,8 @@ def _refuse_others(name: str, settings: dict[str, Any]) -> None:
 def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -> PromptOf:
     """Return the prompts of a dictionary by task, type of task and kind of text (mteb's order)."""
     from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
-    from mteb.types import PromptType
+
+    from lcbench.encode.encoder import role_of
 
     own: dict[str, Any] = dict(model.prompts or {})
     with warnings.catch_warnings():
@@ -225,14 +228,28 @@ def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -
         chosen = get_prompt_name(valid, task, prompt_type)
         if valid and chosen is not None:
             return valid[chosen]
-        if prompt_type == PromptType.document:
-            return next((fallback[one] or "" for one in DOCUMENT_PROMPTS if one in fallback), "")
-        if prompt_type == PromptType.query and "query" in fallback:
-            return fallback["query"] or ""
-        default = model.default_prompt_name
-        return "" if default is None else fallback.get(default) or ""
+        return prompt_by_role(model, role_of(prompt_type), fallback)
 
     return prompt_of
+
+
+def prompt_by_role(
+    model: SentenceTransformer, role: Role | None, prompts: Mapping[str, Any] | None = None
+) -> str:
+    """Return the prompt of texts by their role alone, whatever their task.
+
+    Args:
+        model: loaded.
+        role: role of the texts; None: neither queries nor documents.
+        prompts: prompts by name; None: the model's own.
+    """
+    named = (model.prompts or {}) if prompts is None else prompts
+    if role == "document":
+        return next((named[one] or "" for one in _DOCUMENT_PROMPTS if one in named), "")
+    if role == "query" and "query" in named:
+        return named["query"] or ""
+    default = model.default_prompt_name
+    return "" if default is None else named.get(default) or ""
 
 
 def _instructions(template: Any, prompts: Any, priority: Any, *, to_documents: bool) -> PromptOf:

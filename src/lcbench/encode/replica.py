@@ -42,7 +42,12 @@ GPU_MULTIPLE = 8
 
 
 class Replica:
-    """Keeps a copy of a model on a device under a repair."""
+    """Keeps a copy of a model on a device under a repair.
+
+    Attributes:
+        repair: what is applied at present.
+        device: of the model.
+    """
 
     def __init__(
         self, model: SentenceTransformer, *, compiled: bool, joint: bool, split: bool
@@ -85,6 +90,11 @@ class Replica:
         return bool(self._onednn)
 
     def use(self, repair: Repair) -> None:
+        """Apply a repair, with proof, in the place of the present one.
+
+        Raises:
+            InjectionError: it cannot be applied; the model is as it was without any.
+        """
         # After a failed repair the model is plain, and not compiled.
         if repair == self.repair and (self._is_on or not self._compiles):
             return

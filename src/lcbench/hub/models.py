@@ -39,13 +39,7 @@ from lcbench.hub.kinds import (
 )
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.shapes import hidden_size, shape_in_files
-from lcbench.hub.windows import (
-    NO_LIMIT,
-    positions_of,
-    stated_window,
-    window_in_files,
-    window_of,
-)
+from lcbench.hub.windows import NO_LIMIT, positions_of, stated_window, window_in_files, window_of
 from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ModelShape
 
@@ -144,7 +138,7 @@ class LocatedModel:
         own_window: the model's own window in tokens; None: no limit.
         positions: most tokens that it has positions for; None: no limit (T5).
         window: requested window; None: the model's own.
-        shape: properties that temperature policies depend on.
+        shape: properties that repairs depend on.
         contents: state of its files: their digest, or sizes and times for a model of the hub.
             `load` compares it.
         pooling: requested pooling that replaces the chosen one; None: not replaced.

@@ -1,4 +1,4 @@
-"""Reads from a model's files what temperature policies depend on."""
+"""Reads from a model's files what repairs depend on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from lcbench.hub.windows import position_kind
 from lcbench.tempscale.policy import ModelShape
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+# Architectures whose layers compute their own softmax, as in `tempscale.softmax`.
+_OWN_SOFTMAX = frozenset({"mpnet", "deberta-v2"})
 _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 
 
@@ -43,6 +45,7 @@ def shape_in_files(
         head_size=_head_size(config),
         name=name,
         revision=revision,
+        own_softmax=config.get("model_type") in _OWN_SOFTMAX,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
 from lcbench.measures import geometry
-from lcbench.system.plugins import plugins
+from lcbench.system.plugins import Plugin, plugins
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,32 +46,32 @@ MEASURES: tuple[Measure, ...] = (
     Measure("mean_share", "Common direction", geometry.mean_share),
     Measure("isoscore", "IsoScore", geometry.isoscore, more_texts_than_dimensions=True),
 )
-"""All measures of lcbench's own, in the order of tables."""
+"""lcbench's own measures, in the order of tables."""
 
 
 def every_measure() -> tuple[Measure, ...]:
-    """Return lcbench's measures, then those that installed packages add (`lcbench.measures`).
+    """Return lcbench's measures, then those that installed packages add.
+
+    Packages add them by entry points of the group `lcbench.measures`.
 
     Raises:
-        RequestError: one of a package cannot be imported, or is no measure of another name.
+        RequestError: one of a package cannot be imported, is no `Measure` of the entry point's
+            name, or has the name of one of lcbench's.
     """
-    return *MEASURES, *(measure for measure, _ in _added())
+    return *MEASURES, *(_load(plugin) for plugin in plugins("measures").values())
 
 
 def added_measures() -> list[list[str]]:
-    """Return the measures that installed packages add, with package and version, sorted."""
-    return sorted([measure.name, package] for measure, package in _added())
+    """Return name and package with version of each measure that packages add, sorted."""
+    return sorted([plugin.name, plugin.package] for plugin in plugins("measures").values())
 
 
-def _added() -> list[tuple[Measure, str]]:
+def _load(plugin: Plugin) -> Measure:
+    measure = plugin.load()
     own = {one.name for one in MEASURES}
-    added = []
-    for name, plugin in plugins("measures").items():
-        measure = plugin.load()
-        if not isinstance(measure, Measure) or measure.name != name or name in own:
-            raise RequestError(
-                f"{name} of the package {plugin.package}: {plugin.target} is not an "
-                "lcbench.measures.Measure of that name, or lcbench has one of that name."
-            )
-        added.append((measure, plugin.package))
-    return added
+    if not isinstance(measure, Measure) or measure.name != plugin.name or measure.name in own:
+        raise RequestError(
+            f"{plugin.name} of the package {plugin.package}: {plugin.target} is not an "
+            "lcbench.measures.Measure of that name, or lcbench has one of that name."
+        )
+    return measure

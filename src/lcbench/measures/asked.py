@@ -1,4 +1,4 @@
-"""What can be asked of a model and a task's texts: measurements, and figures of the paper."""
+"""A request for measurements and figures of a model and a task's texts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _VERSIONS = [COLLAPSE_VERSION, INSIDE_VERSION, FIGURE_VERSION]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of each model, repair and task.
+    """What is measured of each model, repair and task.
 
     Attributes:
-        embeddings: whether embeddings crowd together; None: not asked.
-        inside: what happens inside the model; None: not asked.
-        figures: numbers of the paper's figures, of each model and task that they can be made of.
-        figure_options: how figures are made.
+        embeddings: options of measurements of embeddings; None: none are made.
+        inside: options of measurements inside the model; None: none are made.
+        figures: numbers of figures of the paper, made of each model and task that they suit.
+        figure_options: options of these figures.
     """
 
     embeddings: Options | None
@@ -30,15 +30,15 @@ class Asked:
     figure_options: FigureOptions = field(default_factory=FigureOptions)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON types, with the versions of what is measured."""
+        """Return the request as JSON types, with the versions of the measurements."""
         return {"versions": _VERSIONS, **asdict(self)}
 
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> Asked:
-        """Return what `as_json` has written.
+        """Return the request that `as_json` has written.
 
         Raises:
-            ValueError: it was written by another version.
+            ValueError: it is of other versions.
         """
         from pydantic import TypeAdapter
 

@@ -183,18 +183,18 @@ def measure_heads(
 def row_entropy(
     observation: Observation, tau: Tensor | None = None, *, tile_bytes: int = TILE_BYTES
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean entropy of the rows of each head's attention, and how it changes with τ.
+    """Return the mean entropy of the rows of each head's attention, and its derivative by log τ.
 
-    The entropy of softmax(z) is log Σ exp z − Σ p z, and its derivative by log τ, where z = x/τ, is
-    the variance of z under the weights p, which is never negative.
+    The entropy of p = softmax(z) is log Σ exp z − Σ p z. With z = x/τ, its derivative by log τ is
+    the variance of z under p, which is never negative.
 
     Args:
         observation: a layer's attention for one text.
-        tau: temperatures that divide the logits once more, shape (heads,); None: none.
-        tile_bytes: the most memory that logits of several rows take at once.
+        tau: temperatures that the logits are divided by in addition, shape (heads,); None: 1.
+        tile_bytes: most memory for the logits of several rows, in bytes.
 
     Returns:
-        Mean entropies in nats and derivatives by log τ, each float64 of the shape (heads,).
+        Mean entropies in nats, and their derivatives, each float64 of shape (heads,).
     """
     sample = observation.logits(slice(0, 1), slice(0, 1))
     size = observation.heads * sample.shape[-1] * sample.element_size()
@@ -206,7 +206,7 @@ def row_entropy(
             logits = logits / tau.to(logits)[:, None, None]
         weights = torch.softmax(logits, dim=-1)
         total = torch.logsumexp(logits, dim=-1)
-        # A key that is not attended to has no weight, and a logit of minus infinity.
+        # Masked keys have the weight 0 and the logit −∞, whose product is not a number.
         logits = logits.masked_fill_(torch.isneginf(logits), 0.0)
         products = weights.mul_(logits)
         mean = products.sum(dim=-1)

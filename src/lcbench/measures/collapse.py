@@ -61,8 +61,8 @@ class Options:
     """What is measured; each field is part of what identifies a measurement.
 
     Attributes:
-        passages: texts of each number of sentences that follow each other, of which the verdict is.
-        compared: how many of them are made of a repeated sentence and of random ones as well.
+        passages: number of passages of consecutive sentences, which the verdict is based on.
+        compared: number of these that are also made of a repeated sentence and of random ones.
         counts: numbers of sentences, each above 1, ascending; None: the most of 2, 4, 8 and 16
             that fit into the window in so many passages, and a quarter of it.
         documents: whole texts that are compared by length, those that are searched first; at most
@@ -89,7 +89,7 @@ class Options:
     def digest(self, documents: Sequence[str]) -> str:
         """Return 40 hexadecimal digits over texts and options: what a measurement is of."""
         content: list[object] = [COLLAPSE_VERSION, SPLITTER, asdict(self), list(documents)]
-        # Of packages; without any, measurements from before there were such are found.
+        # Measures of packages; without any, the digest is that of lcbench's own.
         if added := added_measures():
             content.append(added)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:40]
@@ -218,7 +218,7 @@ class Prepared:
 
     @property
     def whole_texts(self) -> list[str]:
-        """Whole texts that are compared by length or searched, each once."""
+        """Distinct whole texts that are compared by length or searched."""
         searched = () if self.search is None else self.search.documents
         return list(dict.fromkeys([*self.documents, *searched]))
 

@@ -35,7 +35,7 @@ class Texts:
     Attributes:
         single: first sentence of each text.
         joined: by condition and number of sentences, in the order of `single`; repeated and random
-            ones are perhaps of the first of them only.
+            texts may be there for the first sentences only.
         sentences: for sequential and random texts, the sentences of each text, in the same order.
         tokens: mean number of tokens of sequential texts, by number of sentences.
         documents: number of the document of each text, shape (texts,).
@@ -70,7 +70,7 @@ def texts_of(
         texts: number of texts; fewer are made if the documents do not suffice.
         counts: numbers of sentences per text, each above 1, ascending.
         seed: seed of the drawing of sentences.
-        compared: texts that are made under the other two conditions; None: of all.
+        compared: number of texts that are made under the other two conditions; None: all.
 
     Raises:
         RequestError: fewer than 30 texts can be made.
@@ -91,7 +91,7 @@ def texts_of(
         name: {count: [] for count in counts} for name in CONDITIONS if name != "repeated"
     }
     tokens: dict[int, list[int]] = {count: [] for count in counts}
-    # Sentences of the sequential texts, which are embedded alone anyway.
+    # Random sentences are those of sequential texts, which are embedded alone anyway.
     known = np.unique(np.add.outer(starts, np.arange(counts[-1])))
     known = known[sizes[known] > 0]
     for number, start in enumerate(starts):

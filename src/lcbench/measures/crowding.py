@@ -205,7 +205,7 @@ def crowding(
         single: embeddings of the first sentences alone, shape (texts, dimensions).
         joined: embeddings of texts of k sentences, by condition and k > 1; row i begins with the
             sentence of row i of `single`. All conditions need the same k, with equal numbers of
-            tokens at each k; repeated and random ones may be of the first texts only.
+            tokens at each k; repeated and random texts may be there for the first rows only.
         pooled: for sequential and random texts, the means of the unit embeddings of their
             sentences, each embedded alone.
         resamples: number of bootstrap samples over texts.
@@ -263,7 +263,15 @@ def change(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Mean cosines of the data, and of each bootstrap sample; by condition an array a count."""
+    """Mean cosines of the data and of each bootstrap sample, by condition and count.
+
+    Attributes:
+        rows: number of texts, by condition.
+        counts: numbers of sentences, from 1.
+        cosines: mean cosines of texts, arrays of shape (1 + samples,).
+        averaging: the same of means of their sentences' embeddings.
+        independent: the same if sentences were independent.
+    """
 
     rows: Mapping[str, int]
     counts: tuple[int, ...]
@@ -276,7 +284,7 @@ class _Drawn:
         return self.rows["sequential"]
 
     def texts_of(self, part: str) -> int:
-        """Return how many texts a condition has, or a part of the verdict is of."""
+        """Return the number of texts of a condition, or of a part of the verdict."""
         return self.rows.get(part, self.texts)
 
     @property
@@ -320,7 +328,7 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
     for name in CONDITIONS:
         least = len(first) if name == "sequential" else FEWEST
         rows = _matching("joined", joined, name, counts, first, least)
-        # Of these texts alone: their first sentences are what the others are compared with.
+        # Fewer texts are compared with their own first sentences alone.
         texts[name] = len(rows[0])
         drawn = whole[:, : texts[name]]
         alone = mean_cosines(first[: texts[name]], drawn)
@@ -418,7 +426,7 @@ def _matching(
 ) -> list[NDArray[np.float64]]:
     """Return the unit embeddings of a condition, one matrix per number of sentences.
 
-    All are of the same texts, `least` or more.
+    All have the same number of rows, which is `least` or more.
     """
     by_count = given.get(name, {})
     if tuple(sorted(by_count)) != tuple(counts):

@@ -53,7 +53,7 @@ NUMBERS: tuple[Number, ...] = ("1a", "1b", "1c", "2", "3", "4", "5", "6", "12", 
 """The figures that can be made, as the paper numbers them, and one that it has not."""
 
 FIGURE_VERSION = 1
-"""Raised by hand whenever the same texts would give other figures."""
+"""Raised by hand whenever the same texts and embeddings would give other figures."""
 
 OF_CLASSES: frozenset[Number] = frozenset({"1a", "6"})
 """Those that need a classification task."""
@@ -174,7 +174,7 @@ class FigureOptions:
     seed: int = 0
 
     def digest(self, content: Sequence[str]) -> str:
-        """Return 40 hexadecimal digits over options and what a figure is of."""
+        """Return 40 hexadecimal digits over the options and further strings."""
         whole = ["figure", FIGURE_VERSION, asdict(self), list(content)]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
 

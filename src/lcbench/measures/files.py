@@ -27,7 +27,7 @@ from lcbench.results.labels import Labels
 from lcbench.results.rows import folder_name
 from lcbench.system.files import write_atomically
 
-Kind = TypeVar("Kind", "Measurement", "InsideMeasurement", "FigureMeasurement")
+Kind = TypeVar("Kind", bound="Identified")
 
 FOLDER = "collapse"
 BASELINE_FOLDER = "baseline"
@@ -95,7 +95,8 @@ class FigureMeasurement(Identified):
 
     Attributes:
         options: of the figure.
-        repairs: that it shows, in canonical form, the baseline first; `policy` is the baseline's.
+        repairs: those that it shows, in canonical form, the baseline first; `policy` is the
+            baseline's.
         figure: the figure.
     """
 
@@ -121,8 +122,8 @@ def path_of(results_dir: Path, cell: Cell, data: str, options: Digested) -> Path
     Args:
         results_dir: results folder.
         cell: the cell.
-        data: revision of the texts' dataset.
-        options: of the measurement.
+        data: revision of the texts' dataset, or a digest of the texts.
+        options: options of the measurement.
     """
     parts = BASELINE_FOLDER if cell.repair.is_baseline else experiment_folder(cell.repair.parts)
     folder = _folder_of(results_dir, cell) / parts
@@ -137,15 +138,15 @@ def figure_path_of(
     repairs: Sequence[str],
     options: FigureOptions,
 ) -> Path:
-    """Return where a figure of a cell's model and of its task's texts is kept.
+    """Return where a figure of a cell's model on its task's texts is kept.
 
     Args:
         results_dir: results folder.
-        cell: the cell; its repair is not looked at.
-        data: revision of the texts' dataset.
-        number: of the figure.
-        repairs: that it shows, in canonical form.
-        options: of the figure.
+        cell: the cell; its repair is ignored.
+        data: revision of the texts' dataset, or a digest of the texts.
+        number: number of the figure.
+        repairs: repairs that it shows, in canonical form.
+        options: options of the figure.
     """
     digest = options.digest([data, number, *repairs])[:8]
     folder = _folder_of(results_dir, cell) / FIGURES_FOLDER
@@ -157,10 +158,10 @@ def _folder_of(results_dir: Path, cell: Cell) -> Path:
 
 
 def of_same_texts(paths: Iterable[Path]) -> list[Path]:
-    """Return the files of all models and temperatures on the same texts, with equal options.
+    """Return the files of other models and repairs on the same texts, with equal options.
 
     Args:
-        paths: of measurements, which need not be there; they are left out.
+        paths: files of measurements, which need not exist.
     """
     paths = list(paths)
     found = {
@@ -198,28 +199,18 @@ def as_json(measurement: Made) -> dict[str, Any]:
     return content
 
 
-def read(path: Path) -> Measurement | None:
-    """Return the measurement in a file; None if it is missing, damaged or of another version."""
-    return _read(path, Measurement)
+def read(path: Path, kind: type[Kind]) -> Kind | None:
+    """Return the measurement of a kind in a file.
 
-
-def read_inside(path: Path) -> InsideMeasurement | None:
-    """Return the measurement inside a model in a file, or None, as `read`."""
-    return _read(path, InsideMeasurement)
-
-
-def _read(path: Path, kind: type[Kind]) -> Kind | None:
+    Returns:
+        None if the file is missing, damaged, or of another kind or version.
+    """
     try:
         found: Kind = _adapter(kind.__name__).validate_json(path.read_bytes())
     # pydantic's errors are ValueErrors.
     except (OSError, ValueError):
         return None
     return found
-
-
-def read_figure(path: Path) -> FigureMeasurement | None:
-    """Return the figure in a file, or None, as `read`."""
-    return _read(path, FigureMeasurement)
 
 
 def labelled(measurement: Kind, labels: Labels) -> Kind:

@@ -38,7 +38,7 @@ OF_HEADS = ("sigma_a", "sigma_s", "sigma_s_in_rows", "entropy")
 """What is measured of each head, by the fields of `HeadMeasures`."""
 
 PAIRED = (("attention", "sigma_a"), ("attention", "entropy"), ("block", "block"))
-"""Part and name of quantities that a repair is compared with the baseline in, text by text."""
+"""Part and name of the quantities in which a repair is compared with the baseline."""
 
 # Documents among which long ones are looked for, for each that is asked for.
 _CANDIDATES = 40
@@ -95,8 +95,8 @@ class ByTokens:
         name: of the quantity, or of the step.
         values: one for each length; of `attention` plain numbers, otherwise log ratios.
         change: the last minus the first.
-        of_texts: of a quantity of `PAIRED`, that of each text at each length, shape (lengths,
-            texts); otherwise empty.
+        of_texts: values of each text at each length, shape (lengths, texts), of quantities of
+            `PAIRED`; otherwise empty.
     """
 
     layer: int
@@ -148,7 +148,11 @@ class Inside:
 
 
 def shares_of(texts: int, options: InsideOptions) -> NDArray[np.float64]:
-    """Return the share of each text in each bootstrap sample, shape (1 + samples, texts)."""
+    """Return the weight of each text in the data and each bootstrap sample.
+
+    Returns:
+        Shape (1 + samples, texts); each row sums to 1.
+    """
     drawn = resampled(texts, options.resamples, options.seed)
     shares: NDArray[np.float64] = drawn / drawn.sum(axis=1, keepdims=True)
     return shares
@@ -168,7 +172,7 @@ def by_tokens(
         part: see `ByTokens`.
         name: see `ByTokens`.
         of_texts: the quantity of each text at each length, shape (lengths, texts).
-        shares: of each text in each bootstrap sample (`shares_of`).
+        shares: weights of texts in bootstrap samples (`shares_of`).
     """
     texts = of_texts.shape[1]
     # Shape (samples, lengths).
@@ -185,14 +189,15 @@ def by_tokens(
 
 
 def changes(repaired: Inside, baseline: Inside, options: InsideOptions) -> tuple[ByTokens, ...]:
-    """Return how a repair changes each quantity of `PAIRED`, on the same texts.
+    """Return how a repair changes each quantity of `PAIRED`, by layer and length.
 
-    Each is the repaired model's less the baseline's, with the interval of the difference.
+    Each is the mean difference from the baseline on the same texts, with the interval of that
+    difference.
 
     Args:
         repaired: measurement under a repair.
-        baseline: of the same texts by the model as it is.
-        options: of both.
+        baseline: baseline's measurement of the same texts.
+        options: options of both.
 
     Raises:
         RequestError: the texts or lengths of the two differ.

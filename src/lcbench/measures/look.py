@@ -229,7 +229,7 @@ class _Measured:
 
 @contextmanager
 def cut(model: Any, tokens: int) -> Iterator[None]:
-    """Let a model's tokenizer cut texts to so many tokens while the context lasts."""
+    """Truncate texts to a number of tokens, special ones included, while the context lasts."""
     before = model.max_seq_length
     set_window(model, tokens)
     try:

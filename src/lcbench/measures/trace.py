@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lcbench.encode.tokens import Tokenizer
 from lcbench.errors import InjectionError, RequestError
+from lcbench.repair.blocks import SUMS
 from lcbench.system.hardware import memory_gib
 from lcbench.system.thirdparty import attention_implementation, uses_attention_interface
 from lcbench.tempscale.inject import inject
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 
 Measured = TypeVar("Measured")
 
-_SUMS = {
-    torch.add,
-    Tensor.add,
-    Tensor.add_,
-    Tensor.__add__,
-    Tensor.__radd__,
-    Tensor.__iadd__,
-}
 _BRANCHES = ("attention", "feed-forward")
 # Weights of as many heads as fit are computed at once, and at least one head's: 268 MB in float32
 # for a text of 8,192 tokens. A tile is as many rows of them.
@@ -310,7 +303,7 @@ class _Watch(TorchFunctionMode, Generic[Measured]):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         block = self._block
-        if block is None or func not in _SUMS or not self._are_states(block, *args[:2]):
+        if block is None or func not in SUMS or not self._are_states(block, *args[:2]):
             return func(*args, **(kwargs or {}))
         # Before the sum, which may be written over one of them.
         parts = (block.point(args[0]), block.point(args[1]))

@@ -41,14 +41,14 @@ def lines_of(cells: Iterable[Cell], results: Results) -> list[Line]:
 
 
 def line_of(index: int, cell: Cell, name: str, folder: Path, results_dir: Path) -> Line:
-    """Return the manifest line of one cell, in element 0 and with an unknown cost.
+    """Return the manifest line of a cell, in element 0 and with an unknown cost.
 
     Args:
-        index: its place.
+        index: number of the line.
         cell: the cell.
-        name: of its file, without the ending.
-        folder: of its file.
-        results_dir: results folder, which that is in.
+        name: name of its file, without the ending.
+        folder: folder of its file, in `results_dir`.
+        results_dir: results folder.
     """
     return Line(
         index=index,

@@ -51,7 +51,7 @@ class Estimate:
         long: a line about each model with long synthetic documents.
         left_out: a line about each repair that a model cannot have.
         foresight: detectable changes of Avg; None: unknown.
-        corrected: whether some repairs are corrections, not temperatures alone.
+        has_others: whether some repairs are not temperatures alone.
     """
 
     cells: int
@@ -69,7 +69,7 @@ class Estimate:
     long: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     foresight: Foresight | None = None
-    corrected: bool = False
+    has_others: bool = False
 
 
 def describe(
@@ -94,7 +94,7 @@ def describe(
 
 def sentence(one: Estimate) -> str:
     """Return an estimate in words: one line, and one for each limitation."""
-    repairs = several(one.repairs, "repair" if one.corrected else "temperature")
+    repairs = several(one.repairs, "repair" if one.has_others else "temperature")
     grid = (
         f"{several(one.cells, 'cell')} ({several(one.models, 'model')} × "
         f"{repairs} × {several(one.tasks, 'task')})"
@@ -202,7 +202,7 @@ def estimate(
     if processes is None:
         on_gpu = machine.kind == "cuda"
         processes = as_in_a_run(settings.engine.scoring, on_gpu=on_gpu, among=cpus)
-    corrected = any(one.others for one in settings.repairs)
+    has_others = any(one.others for one in settings.repairs)
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     if device is None and machine.kind == "cuda":
         prediction = replace(prediction, sharing=_sharing(settings.engine))
@@ -211,7 +211,7 @@ def estimate(
         done=done,
         models=len(settings.models),
         repairs=most_repairs,
-        corrected=corrected,
+        has_others=has_others,
         tasks=len(parts),
         texts=round(sum(one.texts for one in prediction.cells.values())),
         tokens=round(sum(one.tokens for one in prediction.cells.values())),
@@ -226,7 +226,7 @@ def estimate(
             {name: _sized(part, settings) for name, part in parts.items()},
             partial(column_of, suites=settings.suites),
             tried=most_repairs - 1,
-            word="repairs" if corrected else "τ",
+            word="repairs" if has_others else "τ",
         ),
     )
 
@@ -264,7 +264,7 @@ def _cells(
 ) -> list[Cell]:
     """Return a model's cells as in a run; without a revision if the model is missing.
 
-    What is said of repairs is added to `left_out`.
+    Lines about repairs that are left out, or equal the baseline, are added to `left_out`.
     """
     shape = _shape(known) if located is None else located.shape
     named = (model.name, "") if located is None else (located.name, located.revision)

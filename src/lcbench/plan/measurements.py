@@ -1,4 +1,4 @@
-"""Freezes measurements of collapse into a manifest, as `freeze` does with the cells of a sweep.
+"""Freezes measurements of collapse into a manifest, as sweeps freeze their cells.
 
 A line's folder and task are those of the measurement's file, so that claims, status and submission
 treat it like a cell.
@@ -7,7 +7,7 @@ treat it like a cell.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 _KEY = "collapse"
 
 Kind = Literal["embeddings", "inside", "figure"]
+_CLASSES: Mapping[Kind, type[files.Made]] = {
+    "embeddings": files.Measurement,
+    "inside": files.InsideMeasurement,
+    "figure": files.FigureMeasurement,
+}
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A measurement or a figure that is to be made: the unit of work and storage.
+    """A measurement or figure to be made: the unit of work and storage.
 
     Attributes:
-        kind: what is made.
-        cell: what it is of; of a figure, which shows all repairs, that of the baseline.
+        kind: of the measurement.
+        cell: model, repair and task; of a figure, which shows all repairs, the baseline's.
         path: its file.
-        number: of a figure.
+        number: number of a figure.
     """
 
     kind: Kind
@@ -48,12 +53,8 @@ class Unit:
     number: Number | None = None
 
     def read(self) -> files.Made | None:
-        """Return what its file has; None if it is missing, damaged or of another version."""
-        if self.kind == "embeddings":
-            return files.read(self.path)
-        return (
-            files.read_inside(self.path) if self.kind == "inside" else files.read_figure(self.path)
-        )
+        """Return the measurement in its file; None if it is missing, damaged or outdated."""
+        return files.read(self.path, _CLASSES[self.kind])
 
     def __str__(self) -> str:
         if self.number is not None:
@@ -97,7 +98,7 @@ def lines_of(units: Sequence[Unit], results_dir: Path) -> list[Line]:
 
 
 def asked_of(frozen: Manifest) -> Asked:
-    """Return what the measurements of a manifest consist of.
+    """Return the request that a manifest of measurements was made for.
 
     Raises:
         RequestError: it is a plan of cells, or was made by another version.

@@ -72,7 +72,7 @@ class FreshTexts:
         tokens: number of tokens, estimated from characters.
         measured_texts: number of texts corrected by earlier runs, if there are any.
         measured_tokens: number of tokens corrected by earlier runs, if there are any.
-        longest: tokens of the chunks that texts are read in; None: they are not.
+        longest: most tokens of a chunk; None: texts are not read in chunks.
     """
 
     key: str
@@ -227,7 +227,7 @@ def predict(
 ) -> Prediction:
     """Return the predicted time of unfinished cells.
 
-    A correction is fitted on texts of its own or of the task, which are encoded as well.
+    The texts that a correction is fitted on are encoded as well.
 
     A text is encoded once per model, repair without its correction, and prompt. Texts of the same
     origin are contained in the largest set of that origin (`Texts.origin`), and a policy by role
@@ -360,10 +360,11 @@ def _fresh(
 
 
 def _encoded(cell: Cell, sizes: Iterable[Texts]) -> Iterable[Texts]:
-    """Yield the texts that a cell encodes: those of the task, and what a correction is fitted on.
+    """Yield the texts that a cell encodes: those of the task and those of its correction.
 
-    That is the whole training split of a classification and all texts of a clustering, of which the
-    task reads samples, or a set of texts of its own.
+    A correction is fitted on a set of texts of its own, or on the task's, which are then the whole
+    training split of a classification and all texts of a clustering, not only the samples of them
+    that the task reads.
     """
     correction = cell.repair.correction
     if correction is not None and correction.on is not None:

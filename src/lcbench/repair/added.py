@@ -20,11 +20,11 @@ class AddedCorrection:
     """A correction of embeddings: x ↦ (x − mean) · matrix, scaled to length 1.
 
     Attributes:
-        fit: function of embeddings, [texts, dimensions] in float64, and of the number that is asked
-            for, or None; returns the mean, [dimensions], and the matrix, [dimensions, kept
+        fit: function of embeddings, [texts, dimensions] in float64, and of the requested number
+            or None; returns the mean, [dimensions], and the matrix, [dimensions, kept
             dimensions], or None for the identity. It must be deterministic.
-        number: what its number is called as an option; None: it takes none.
-        least: smallest number.
+        number: name of its number as an option; None: it takes none.
+        least: smallest number allowed.
     """
 
     fit: Callable[

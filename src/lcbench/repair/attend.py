@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import RequestError, did_you_mean
+from lcbench.errors import RequestError
 from lcbench.repair.change import Change
-from lcbench.repair.values import decimal, number, shown
+from lcbench.repair.values import check_options, kind_of, number, shown
+from lcbench.tempscale.policy import decimal
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -36,7 +37,7 @@ class ScaledAttention(Change):
     """AttnScale in every layer: A' = M + (1 + w) (A − M), M the mean; see `tempscale.attnscale`.
 
     Attributes:
-        w: by how much; 0 changes nothing.
+        w: strength; 0 changes nothing.
     """
 
     w: float
@@ -51,8 +52,15 @@ class ScaledAttention(Change):
         return {"attnscale": self.w}
 
     def resolve(self, shape: ModelShape) -> ScaledAttention | None:
-        """Return the part for a model; None: it changes nothing."""
-        return self if self.w else None
+        """Return the part for a model; None: it changes nothing.
+
+        Raises:
+            RequestError: the model computes its own softmax.
+        """
+        if not self.w:
+            return None
+        _refuse_own_softmax(self, shape)
+        return self
 
     def apply(self, model: SentenceTransformer) -> ChangedAttention:
         """Change a model's attention, with proof; see `Change.apply`."""
@@ -73,7 +81,7 @@ class CalibratedAttention(Change):
     Attributes:
         basket: number of tokens among which attention is not redistributed.
         strength: λ, in [0, 1]; 0 changes nothing.
-        first_layer: the first layer that is calibrated, from 0; None: that in the middle.
+        first_layer: first layer that is calibrated, from 0; None: the one in the middle.
     """
 
     basket: int = 128
@@ -95,10 +103,17 @@ class CalibratedAttention(Change):
         """Return the part for a model, with its first layer; None: it changes nothing.
 
         Raises:
-            RequestError: the model has no such layer.
+            RequestError: the model has no such layer, reads no text of more than one basket, or
+                computes its own softmax.
         """
         if not self.strength:
             return None
+        _refuse_own_softmax(self, shape)
+        if shape.window is not None and shape.window <= self.basket:
+            raise RequestError(
+                f"attend={self}: the model reads at most {shape.window} tokens of a text, so no "
+                "text has more than one basket and nothing would change."
+            )
         if shape.layers is None:
             return self
         if self.first_layer is None:
@@ -111,22 +126,11 @@ class CalibratedAttention(Change):
         return self
 
     def apply(self, model: SentenceTransformer) -> ChangedAttention:
-        """Change a model's attention, with proof; see `Change.apply`.
-
-        Raises:
-            RequestError: no text that the model reads has more tokens than a basket.
-        """
+        """Change a model's attention, with proof; see `Change.apply`."""
         from lcbench.tempscale.calibrate import Calibration
         from lcbench.tempscale.change import ChangedAttention
-        from lcbench.tempscale.transformer import shape_of
         from lcbench.tempscale.unpadded import IMPLEMENTATION
 
-        window = shape_of(model).window
-        if window is not None and window <= self.basket:
-            raise RequestError(
-                f"attend={self}: the model reads at most {window} tokens of a text, so no text has "
-                "more than one basket and nothing would change."
-            )
         change = Calibration(self.basket, self.strength, _rows(model))
 
         def changes(layers: int) -> list[Calibration | None]:
@@ -150,16 +154,7 @@ def parse(value: Any) -> AttentionRepair:
         RequestError: it is none.
     """
     written = f"attend={shown(value)}"
-    if isinstance(value, str):
-        value = {value: None}
-    if not isinstance(value, Mapping) or not value:
-        raise RequestError(f"{written} is no change of attention. {_EXAMPLES}.")
-    if len(value) > 1:
-        raise RequestError(f"{written}: one change at a time, {' or '.join(map(str, value))}.")
-    ((kind, options),) = value.items()
-    if kind not in _KINDS:
-        near = did_you_mean(str(kind), _KINDS)
-        raise RequestError(f"{written}: {kind} is no change of attention.{near} {_EXAMPLES}.")
+    kind, options = kind_of(value, "attend", "change of attention", _KINDS, _EXAMPLES)
     if kind == "attnscale":
         if options is None:
             raise RequestError(f"{written}: attnscale needs w: {{attnscale: 0.2}}.")
@@ -170,12 +165,7 @@ def parse(value: Any) -> AttentionRepair:
 def _calibrated(options: Any, written: str) -> CalibratedAttention:
     if not isinstance(options, Mapping):
         options = {"basket": options}
-    for key in options:
-        if key not in _OPTIONS:
-            near = did_you_mean(str(key), _OPTIONS)
-            raise RequestError(
-                f"{written}: calibrate takes {', '.join(_OPTIONS)}, not {key}.{near}"
-            )
+    check_options(options, _OPTIONS, written, "calibrate")
     part = CalibratedAttention(**{key: one for key, one in options.items() if one is not None})
     if type(part.basket) is not int or part.basket < 1:
         raise RequestError(
@@ -191,6 +181,19 @@ def _calibrated(options: Any, written: str) -> CalibratedAttention:
     if layer is not None and (type(layer) is not int or layer < 0):
         raise RequestError(f"{written}: first_layer is the number of a layer, from 0.")
     return replace(part, strength=strength)
+
+
+def _refuse_own_softmax(part: AttentionRepair, shape: ModelShape) -> None:
+    """Refuse models whose attention weights lcbench does not reach.
+
+    Raises:
+        RequestError: the model computes its own softmax.
+    """
+    if shape.own_softmax:
+        raise RequestError(
+            f"attend={part}: the model computes its own softmax (MPNet, DeBERTa), where only a "
+            "temperature (tau=) can be applied."
+        )
 
 
 def _rows(model: SentenceTransformer) -> Rows:

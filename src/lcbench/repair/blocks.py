@@ -1,8 +1,9 @@
 """Finds the LayerNorms and the feed-forward outputs in the layers of a transformer.
 
-They are found from the computation, not from names: a layer adds two branches to the residual
-stream, the attention and then the feed-forward network, and a LayerNorm is what returns states of
-the stream's shape. A layer that computes something else is refused.
+The feed-forward output is found from the computation: a layer adds two branches to the residual
+stream, the attention and then the feed-forward network. A layer that computes something else is
+refused. A LayerNorm or RMSNorm is a module of a class with such a name that returns states of the
+stream's shape.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Call:
     """A module that returned states of the stream's shape.
 
     Attributes:
-        name: of the module in the transformer.
+        name: name of the module in the transformer.
         module: the module.
         entering: copy of its argument, if that is one tensor.
         leaving: copy of what it returned, after its hooks.
@@ -57,8 +58,8 @@ class Block:
     """What a layer of the transformer computed for the probe batch.
 
     Attributes:
-        name: of the layer.
-        shape: of the residual stream.
+        name: name of the layer.
+        shape: shape of the residual stream.
         calls: modules in the order in which they returned.
         sums: terms of the sums along the stream, as copies, with their addresses.
     """

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lcbench.errors import RequestError, did_you_mean
+from lcbench.errors import RequestError
+from lcbench.repair.values import check_options, kind_of, shown
 from lcbench.tempscale.policy import ModelShape
 
 Kind = Literal["first", "mean", "late", "max"]
@@ -65,7 +66,7 @@ class Chunks:
     def canonical(self) -> str:
         """The name in results, without `:` and `/`; the same however it was written."""
         name = self.kind if self.size is None else f"{self.kind}={self.size}"
-        return ",".join([name, *(f"{key}={_plain(value)}" for key, value in self._options())])
+        return ",".join([name, *(f"{key}={shown(value)}" for key, value in self._options())])
 
     def written(self) -> str | dict[str, Any]:
         """Return it as `chunks=` has it, so that `parse` gives it back; JSON types only."""
@@ -92,13 +93,13 @@ class Chunks:
         if self.size is None:
             if shape.window is None:
                 raise RequestError(
-                    f"chunks={_shown(self.written())}: this model has no window. Name the tokens "
+                    f"chunks={shown(self.written())}: this model has no window. Name the tokens "
                     f"of a chunk: chunks={{{self.kind}: 512}}."
                 )
             return replace(self, size=shape.window).checked().resolve(shape)
         if shape.window is not None and self.size > shape.window:
             raise RequestError(
-                f"chunks={_shown(self.written())}: a chunk of {self.size} tokens is longer than "
+                f"chunks={shown(self.written())}: a chunk of {self.size} tokens is longer than "
                 f"the window of {shape.window} tokens: chunks={{{self.kind}: {shape.window}}} or "
                 "fewer."
             )
@@ -126,7 +127,7 @@ class Chunks:
         Raises:
             RequestError: chunks overlap by a whole chunk, or fewer tokens are read than one has.
         """
-        written = f"chunks={_shown(self.written())}"
+        written = f"chunks={shown(self.written())}"
         if self.size is not None and self.overlap >= self.size:
             raise RequestError(
                 f"{written}: chunks of {self.size} tokens cannot overlap by {self.overlap}. An "
@@ -163,28 +164,12 @@ def parse(value: Any) -> Chunks:
     Raises:
         RequestError: it is none.
     """
-    written = f"chunks={_shown(value)}"
-    if isinstance(value, str):
-        kind, given = value, None
-    elif isinstance(value, Mapping) and len(value) == 1:
-        kind, given = next((str(kind), given) for kind, given in value.items())
-    elif isinstance(value, Mapping) and value:
-        raise RequestError(
-            f"{written}: one way at a time, {' or '.join(map(str, value))}; to compare them, a "
-            f"list: 'chunks=[{', '.join(_shown({k: v}) for k, v in value.items())}]'."
-        )
-    else:
-        raise RequestError(f"{written} is not a chunking. {_EXAMPLES}.")
-    if kind not in _OPTIONS:
-        near = did_you_mean(kind, _OPTIONS)
-        raise RequestError(f"{written}: {kind} is not a chunking.{near} {_EXAMPLES}.")
+    written = f"chunks={shown(value)}"
+    kind, given = kind_of(value, "chunks", "chunking", _OPTIONS, _EXAMPLES)
     options = given if isinstance(given, Mapping) else {} if given is None else {"size": given}
-    allowed = ("size", *_OPTIONS[kind])
+    check_options(options, ("size", *_OPTIONS[kind]), written, kind)
     for key, one in options.items():
-        if key not in allowed:
-            near = did_you_mean(str(key), allowed)
-            raise RequestError(f"{written}: {kind} takes {', '.join(allowed)}, not {key}.{near}")
-        _check(written, str(key), one)
+        _check(written, key, one)
     if kind in ("first", "late") and "size" not in options:
         raise RequestError(
             f"{written}: {kind} needs the tokens of a chunk, fewer than the window: "
@@ -206,13 +191,3 @@ def _check(written: str, key: str, value: Any) -> None:
         least = 0 if key == "overlap" else 1
         if type(value) is not int or value < least:
             raise RequestError(f"{written}: {key} is not a whole number of at least {least}.")
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
-    return "null" if value is None else _plain(value)

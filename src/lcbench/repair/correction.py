@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import RequestError, did_you_mean
+from lcbench.errors import RequestError
 from lcbench.repair.added import load, package_of
+from lcbench.repair.values import check_options, kind_of, shown
 from lcbench.system.plugins import plugins
 
 if TYPE_CHECKING:
@@ -120,24 +121,10 @@ def parse(value: Any) -> Correction:
     Raises:
         RequestError: it is none.
     """
-    written = f"correct={_shown(value)}"
-    if isinstance(value, str):
-        kind, options = value, None
-    elif isinstance(value, Mapping) and len(value) == 1:
-        kind, options = next((str(kind), options) for kind, options in value.items())
-    elif isinstance(value, Mapping) and value:
-        raise RequestError(
-            f"{written}: one correction at a time, {' or '.join(map(str, value))}; to compare "
-            f"them, a list: 'correct=[{', '.join(_shown({k: v}) for k, v in value.items())}]'."
-        )
-    else:
-        raise RequestError(f"{written} is not a correction. {_EXAMPLES}.")
-    package = None
-    if kind not in NUMBERS:
-        package = package_of(kind)
-        if package is None:
-            near = did_you_mean(kind, [*NUMBERS, *plugins("repairs")])
-            raise RequestError(f"{written}: {kind} is not a correction.{near} {_EXAMPLES}.")
+    written = f"correct={shown(value)}"
+    kinds = [*NUMBERS, *plugins("repairs")]
+    kind, options = kind_of(value, "correct", "correction", kinds, _EXAMPLES)
+    package = None if kind in NUMBERS else package_of(kind)
     number, on = _options(kind, options, written)
     if kind == "abtt" and number is None:
         raise RequestError(
@@ -182,10 +169,7 @@ def _options(
             raise RequestError(f"{written}: {kind} takes no number.")
         options = {name: options}
     known = [one for one in (name, "on") if one is not None]
-    for key in options:
-        if key not in known:
-            near = did_you_mean(str(key), known)
-            raise RequestError(f"{written}: {kind} takes {' and '.join(known)}, not {key}.{near}")
+    check_options(options, known, written, kind)
     number = None if name is None else options.get(name)
     if number is not None and (type(number) is not int or number < least):
         raise RequestError(f"{written}: {name} is not a whole number of at least {least}.")
@@ -196,9 +180,3 @@ def _options(
             "./a.jsonl)."
         )
     return number, on
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
-    return "null" if value is None else str(value)

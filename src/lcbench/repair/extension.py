@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError, did_you_mean
 from lcbench.repair.change import Applied, Change
 from lcbench.repair.stretch import Method, Stretch
+from lcbench.repair.values import check_options, number, shown
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -62,7 +63,7 @@ class Extension(Stretch, Change):
         Raises:
             RequestError: it does not suit the model's positions or window.
         """
-        written, kind = f"extend={_shown(self.written())}", shape.position_kind
+        written, kind = f"extend={shown(self.written())}", shape.position_kind
         needed = _METHODS[self.method][0]
         if kind is not None and needed not in (None, kind):
             raise RequestError(
@@ -136,7 +137,7 @@ def parse(value: Any) -> Extension:
     Raises:
         RequestError: it is none.
     """
-    written = f"extend={_shown(value)}"
+    written = f"extend={shown(value)}"
     if not isinstance(value, Mapping) or not value:
         raise RequestError(f"{written} is not an extension. {_EXAMPLES}.")
     given = {str(key): option for key, option in value.items()}
@@ -144,7 +145,7 @@ def parse(value: Any) -> Extension:
         raise RequestError(
             f"{written}: dynamic scaling goes by the longest text that was read before, so that an "
             f"embedding would depend on other texts. ntk and yarn are fixed: "
-            f"extend={{ntk: {_shown(given['dynamic'])}}}."
+            f"extend={{ntk: {shown(given['dynamic'])}}}."
         )
     methods = [key for key in given if key in _METHODS]
     if not methods:
@@ -152,46 +153,35 @@ def parse(value: Any) -> Extension:
         near = did_you_mean(key, _METHODS)
         raise RequestError(f"{written}: {key} is not an extension.{near} {_EXAMPLES}.")
     if len(methods) > 1:
-        listed = ",".join(_shown({one: given[one]}) for one in methods)
+        listed = ",".join(shown({one: given[one]}) for one in methods)
         raise RequestError(
             f"{written}: one method at a time, {' or '.join(methods)}; to compare them, a list: "
             f"'extend=[{listed}]'."
         )
     method: Method = methods[0]  # type: ignore[assignment]
-    options = _METHODS[method][1]
-    for key in given:
-        if key != method and key not in options:
-            near = did_you_mean(key, options)
-            takes = f"takes {' and '.join(options)}, not {key}" if options else "takes no options"
-            raise RequestError(f"{written}: {method} {takes}.{near}")
+    check_options([key for key in given if key != method], _METHODS[method][1], written, method)
     for key, least in ((method, 2), ("from", 2), ("group", 1), ("neighbors", 1)):
-        number = given.get(key)
-        if number is not None and (type(number) is not int or number < least):
+        count = given.get(key)
+        if count is not None and (type(count) is not int or count < least):
             what = "the number of tokens to read" if key == method else key
             raise RequestError(
-                f"{written}: {what} is {_shown(number)}, not a whole number of at least {least}."
+                f"{written}: {what} is {shown(count)}, not a whole number of at least {least}."
             )
     if given[method] is None:
         raise RequestError(f"{written}: {method} takes the number of tokens to read: 4096.")
     if given.get("short") not in (None, "kept"):
         raise RequestError(f"{written}: short takes kept, or is omitted.")
     scale = given.get("lambda")
-    if scale is not None and (
-        isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 < scale < 1e9
-    ):
-        raise RequestError(f"{written}: lambda is a number above 1, by which θ is multiplied.")
+    if scale is not None:
+        scale = number(scale, written, "lambda")
+        if not 1 < scale < 1e9:
+            raise RequestError(f"{written}: lambda is a number above 1, by which θ is multiplied.")
     return Extension(
         method,
         given[method],
         start=given.get("from"),
         kept=given.get("short") == "kept",
-        scale=None if scale is None else float(scale),
+        scale=scale,
         group=given.get("group"),
         neighbors=given.get("neighbors"),
     )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
-    return "null" if value is None else str(value)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import InjectionError, RequestError, did_you_mean
 from lcbench.repair.change import Change
-from lcbench.repair.values import decimal, number, shown
+from lcbench.repair.values import number, shown
 from lcbench.system.thirdparty import remove_forward_hooks
+from lcbench.tempscale.policy import decimal
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
 
     from lcbench.repair.blocks import Block, Call
+    from lcbench.repair.restoring import Restoring
     from lcbench.tempscale.policy import ModelShape
 
 EXAMPLE = "[null,{layernorm: 1.1},{ffn: 0.9}]"
@@ -38,10 +40,9 @@ class Gain(Change):
     """Scales the LayerNorms and the feed-forward branches in every layer of the transformer.
 
     Attributes:
-        layernorm: what the normalised states are multiplied by, besides a LayerNorm's weight; a
-            bias is not. Norms of queries and keys, and those outside of layers, are unchanged.
-        ffn: what the output of the feed-forward network is multiplied by, before it is added to
-            the residual stream.
+        layernorm: factor of what LayerNorms return, except for their bias. Norms of queries and
+            keys, and those outside of layers, are unchanged.
+        ffn: factor of the feed-forward network's output, before it is added to the residual stream.
     """
 
     layernorm: float = 1.0
@@ -61,9 +62,31 @@ class Gain(Change):
         """Return the part for a model; None: it changes nothing."""
         return None if self.layernorm == self.ffn == 1 else self
 
-    def apply(self, model: SentenceTransformer) -> Gained:
+    def apply(self, model: SentenceTransformer) -> Restoring:
         """Scale a model's modules, with proof; see `Change.apply`."""
-        return Gained(model, self)
+        from lcbench.repair.blocks import run_blocks
+        from lcbench.repair.restoring import Restoring
+        from lcbench.tempscale.transformer import find_transformer
+
+        transformer = find_transformer(model)
+        applied = Restoring()
+        try:
+            norms, outputs = _targets(run_blocks(transformer), self)
+            for call in norms.values():
+                hook = call.module.register_forward_hook(_scale_norm(self.layernorm))
+                applied.add(hook.remove)
+            for call in outputs.values():
+                hook = call.module.register_forward_hook(_scale_output(self.ffn))
+                applied.add(hook.remove)
+            error = _prove(run_blocks(transformer), self)
+        except BaseException as problem:
+            applied.remove()
+            if not isinstance(problem, InjectionError):
+                raise
+            kind = type(transformer).__name__
+            raise InjectionError(f"gain={self}: {kind}: {problem}") from problem
+        applied.proof = {"modules": [*norms, *outputs], "largest_error": error}
+        return applied
 
     def fold(self, model: SentenceTransformer) -> None:
         """Multiply the weights of a model instead, in place.
@@ -71,14 +94,19 @@ class Gain(Change):
         Raises:
             RequestError: its modules have no weights that could be multiplied.
         """
+        from torch import no_grad
+
         from lcbench.repair.blocks import run_blocks
         from lcbench.tempscale.transformer import find_transformer
 
         norms, outputs = _targets(run_blocks(find_transformer(model)), self)
-        for call in norms.values():
-            _multiply(call, self.layernorm, bias=False)
-        for call in outputs.values():
-            _multiply(call, self.ffn, bias=True)
+        with no_grad():
+            for call in norms.values():
+                _multiply(call, self.layernorm)
+            for call in outputs.values():
+                _multiply(call, self.ffn)
+                if (bias := getattr(call.module, "bias", None)) is not None:
+                    bias.mul_(self.ffn)
 
     def __str__(self) -> str:
         return shown(self.written())
@@ -102,50 +130,6 @@ def parse(value: Any) -> Gain:
         if gains[kind] <= 0:
             raise RequestError(f"{written}: a gain is above 0; 1 changes nothing.")
     return Gain(**gains)
-
-
-class Gained:
-    """Keeps modules of a model scaled until `.remove()` is called.
-
-    Attributes:
-        proof: the checks made when the gain was applied, as JSON types.
-    """
-
-    def __init__(self, model: SentenceTransformer, gain: Gain) -> None:
-        """Scale modules of a model.
-
-        Raises:
-            InjectionError: a layer of the model has no such modules, or they do not return what
-                the gain says; the model is as before.
-        """
-        from lcbench.repair.blocks import run_blocks
-        from lcbench.tempscale.transformer import find_transformer
-
-        transformer = find_transformer(model)
-        kind = type(transformer).__name__
-        self._hooks: list[Any] = []
-        try:
-            norms, outputs = _targets(run_blocks(transformer), gain)
-            for call in norms.values():
-                hook = _scale_norm(gain.layernorm)
-                self._hooks.append(call.module.register_forward_hook(hook))
-            for call in outputs.values():
-                hook = _scale_output(gain.ffn)
-                self._hooks.append(call.module.register_forward_hook(hook))
-            error = _prove(run_blocks(transformer), gain)
-        except InjectionError as problem:
-            self.remove()
-            raise InjectionError(f"gain={gain}: {kind}: {problem}") from problem
-        except BaseException:
-            self.remove()
-            raise
-        self.proof = {"modules": [*norms, *outputs], "largest_error": error}
-
-    def remove(self) -> None:
-        """Restore the model. Doing it twice is harmless."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
 
 
 def _targets(blocks: list[Block], gain: Gain) -> tuple[dict[str, Call], dict[str, Call]]:
@@ -248,22 +232,15 @@ def _copy(module: nn.Module) -> nn.Module:
     return plain
 
 
-def _multiply(call: Call, gain: float, *, bias: bool) -> None:
-    """Multiply the weight of a module, and its bias on request, by a gain."""
-    import torch
+def _multiply(call: Call, gain: float) -> None:
+    """Multiply what a module returns, but for its bias, by a gain: in its weight."""
+    from torch.nn import Parameter
 
-    weight = getattr(call.module, "weight", None)
-    if not isinstance(weight, torch.nn.Parameter):
+    from lcbench.tempscale.fold import multiply_weight
+
+    if call.entering is None or not isinstance(getattr(call.module, "weight", None), Parameter):
         raise RequestError(
             f"{call.name} ({type(call.module).__name__}) has no weights that a gain could be "
             "multiplied into."
         )
-    with torch.no_grad():
-        if type(call.module).__name__.startswith("Gemma"):
-            # Gemma's norms multiply by 1 + weight.
-            weight.copy_(gain * (1 + weight) - 1)
-        else:
-            weight.mul_(gain)
-        own = getattr(call.module, "bias", None)
-        if bias and isinstance(own, torch.nn.Parameter):
-            own.mul_(gain)
+    multiply_weight(call.module, gain, call.entering)

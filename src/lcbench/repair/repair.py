@@ -24,6 +24,7 @@ from lcbench.repair.correction import parse as parse_correction
 from lcbench.repair.extension import Extension
 from lcbench.repair.extension import parse as parse_extension
 from lcbench.repair.gain import Gain
+from lcbench.repair.values import shown
 from lcbench.tempscale.policy import BASELINE, ModelShape, Policy, Role
 from lcbench.tempscale.policy import parse as parse_policy
 
@@ -147,11 +148,12 @@ class Repair:
         """Return the equivalent repair for a model, simplified if possible.
 
         Raises:
-            RequestError: it names a layer, a length or a component that the model does not have.
+            RequestError: a part does not suit the model, or names a layer, a length or a component
+                that it does not have.
         """
         read = replace(shape, window=self.window(shape.window))
         resolved = {
-            _OTHERS[key].field: part.resolve(read if key == "chunks" else shape)
+            _OTHERS[key].field: part.resolve(shape if key == "extend" else read)
             for key, part in self.others.items()
         }
         return Repair(self.policy.resolve(read), **resolved)  # type: ignore[arg-type]
@@ -216,7 +218,7 @@ def parse_all(values: Mapping[str, Any], *, keeps_bias: bool = False) -> tuple[R
     if repairs is not None:
         for key, value in given.items():
             raise RequestError(
-                f"{key}={_shown(value)} and repairs=: repairs lists combinations, each with "
+                f"{key}={shown(value)} and repairs=: repairs lists combinations, each with "
                 f"its own {key} ('repairs=[{{tau: 0.8}}, {{tau: 0.8, correct: centre}}]'). "
                 f"Omit one of them, or {key}=null where a sweep has it."
             )
@@ -244,7 +246,7 @@ def parse_one(values: Mapping[str, Any], *, keeps_bias: bool = False) -> Repair:
     for key in PARTS:
         if isinstance(value := values.get(key), list | tuple):
             raise RequestError(
-                f"{key}={_shown(value)}: a model is exported with one value of {key}."
+                f"{key}={shown(value)}: a model is exported with one value of {key}."
             )
     return parse_all(values, keeps_bias=keeps_bias)[-1]
 
@@ -255,7 +257,7 @@ def parse(value: Any, *, keeps_bias: bool = False) -> Repair:
     Raises:
         RequestError: it is not a mapping of parts to one value each.
     """
-    written = f"repairs: {_shown(value)}"
+    written = f"repairs: {shown(value)}"
     if not isinstance(value, Mapping) or not value:
         raise RequestError(
             f"{written} is not a combination of parts: {{tau: 0.8, correct: centre}}."
@@ -267,7 +269,7 @@ def parse(value: Any, *, keeps_bias: bool = False) -> Repair:
         if isinstance(part, list | tuple):
             raise RequestError(
                 f"{written}: one {key} in each combination; several are several combinations: "
-                f"'repairs=[{', '.join(_shown({**value, key: one}) for one in part)}]'."
+                f"'repairs=[{', '.join(shown({**value, key: one}) for one in part)}]'."
             )
     return _combined(value, keeps_bias=keeps_bias)
 
@@ -314,11 +316,3 @@ def _listed(key: str, value: Any) -> list[Any]:
             return list(value)
         raise RequestError(f"{key}=[] is empty: '{key}={EXAMPLES[key]}'.")
     return [value]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value))}]"
-    return "null" if value is None else str(value)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lcbench.errors import InjectionError
@@ -318,17 +318,9 @@ def _register() -> str:
     if IMPLEMENTATION not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(IMPLEMENTATION, attend)
     if IMPLEMENTATION not in ALL_MASK_ATTENTION_FUNCTIONS:
-        AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+        AttentionMaskInterface.register(IMPLEMENTATION, unpadded.padding_mask)
     PRODUCTS[IMPLEMENTATION] = _products_of
     return IMPLEMENTATION
-
-
-def _mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """Return the mask of a padded batch; without padding there is none."""
-    if attention_mask is None:
-        return None
-    skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    return sdpa_mask(attention_mask=attention_mask, **{**kwargs, **skips})
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -35,7 +35,7 @@ from lcbench.reporting.tables.ranks import rank_table
 from lcbench.reporting.tables.repairs import RepairComparison, compare_repairs, repair_table
 from lcbench.reporting.tables.roles import RoleGrid
 from lcbench.reporting.tables.splits_by_length import LengthTable, build_length_tables, length_table
-from lcbench.reporting.tables.windows import Extents, extents_of, windows_table
+from lcbench.reporting.tables.windows import WindowComparison, compare_windows, windows_table
 from lcbench.results.content import read_provenance
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Findings:
         role_grids: improvements by the temperatures of queries and documents.
         paper: the paper's numbers compared with lcbench's.
         repairs: repairs of models with more than one kind of them, or on request.
-        extents: scores by how much of a document is read.
+        windows: scores by how much of a document is read.
         tables: all tables as shown, the main ones first, with unique names.
         resamples: number of bootstrap samples.
         seed: seed of all draws.
@@ -98,7 +98,7 @@ class Findings:
     role_grids: tuple[RoleGrid, ...]
     paper: tuple[Comparison, ...]
     repairs: tuple[RepairComparison, ...]
-    extents: tuple[Extents, ...]
+    windows: tuple[WindowComparison, ...]
     tables: tuple[Table, ...]
     resamples: int
     seed: int
@@ -172,7 +172,7 @@ def gather(
         if one.table.group in of_repairs
     }
     lengths = build_length_tables(scores, tables)
-    extents = [one for table in tables for one in extents_of(table, scores)]
+    windows = [one for table in tables for one in compare_windows(table, scores)]
     made = [
         *(main_results.main_table(one.table, one.statistics) for one in found),
         *(
@@ -194,7 +194,7 @@ def gather(
         rank_table([one.ranks for one in read.by_length if one.ranks is not None]),
         *paper_comparison.comparison_tables(compared),
         longembed_table(tables),
-        windows_table(extents, {one.table.group: one.statistics for one in found}),
+        windows_table(windows, {one.table.group: one.statistics for one in found}),
     ]
     return Findings(
         score_tables=tuple(found),
@@ -203,7 +203,7 @@ def gather(
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compared,
         repairs=tuple(one for models in of_groups.values() for one in models),
-        extents=tuple(extents),
+        windows=tuple(windows),
         tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,

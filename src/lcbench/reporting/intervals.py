@@ -115,9 +115,8 @@ def analyse(
     linked = link_tasks(items)
 
     def outcome(task: str) -> TaskOutcome:
-        return task_outcome(
-            task, asked[task], items.pop(task), linked.clusters[task], resamples, seed
-        )
+        scores = {place: score for place, (score, _) in asked[task].items()}
+        return task_outcome(task, scores, items.pop(task), linked.clusters[task], resamples, seed)
 
     found_of = in_threads([partial(outcome, task) for task in asked], sizes, progress)
     outcomes = dict(zip(asked, found_of, strict=True))

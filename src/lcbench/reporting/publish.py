@@ -336,8 +336,8 @@ def _draw(findings: Findings, folder: Path, step: Step | None) -> list[str]:
             partial(short_and_long.repair_csv, findings.repairs),
         ),
         "windows": (
-            partial(windows.windows_figures, findings.extents),
-            partial(windows.windows_csv, findings.extents),
+            partial(windows.windows_figures, findings.windows),
+            partial(windows.windows_csv, findings.windows),
         ),
         "roles": (partial(roles.roles_figures, grids), partial(roles.roles_csv, grids)),
         **{

@@ -140,10 +140,10 @@ def _of_model(model: Mapping[str, Any], choice: Mapping[str, Any] | None, is_alo
     )
     if choice["tau"] != best:
         # TempScale's line is never τ = 1, and may be a policy by role, layer or length.
+        among = "the constant τ" if word == "τ" else "the repairs with a constant τ"
         return (
-            f"{text} Among the constant τ{'' if word == 'τ' else ' and the other repairs'}, 1 "
-            f"included, the paper's rule takes {label_of(choice['tau'])}: "
-            f"{signed(choice['gain'])} %; {held_out}."
+            f"{text} Among {among}, 1 included, the paper's rule takes "
+            f"{label_of(choice['tau'])}: {signed(choice['gain'])} %; {held_out}."
         )
     optimism = two_decimals(abs(choice["optimism"]))
     compared = f"{optimism} points {'more' if choice['optimism'] < 0 else 'less'} than"

@@ -370,7 +370,7 @@ def _block(
         for column in columns
         for task in column.tasks
     )
-    scores = {policy: _column_means(tasks, policy, columns) for policy in policies}
+    scores = {policy: column_means(tasks, policy, columns) for policy in policies}
     raw = scores[BASELINE]
     improvements = {
         policy: {name: relative_improvement(score, raw[name]) for name, score in row.items()}
@@ -455,9 +455,10 @@ def _differences(cell: Cell, baseline: Cell) -> list[str]:
     return differences
 
 
-def _column_means(
+def column_means(
     tasks: Sequence[TaskScores], policy: str, columns: Sequence[Column]
 ) -> dict[str, float | None]:
+    """Return the means of a policy by column, and `Avg`; None if a task has no score."""
     means = {
         column.name: _mean_or_none(
             task.scores[policy] for task in tasks if task.column == column.name

@@ -156,7 +156,7 @@ def link_tasks(items: Mapping[str, TaskItems]) -> LinkedTasks:
 
 def task_outcome(
     task: str,
-    asked: Mapping[tuple[str, str], tuple[float, object]],
+    scores: Mapping[tuple[str, str], float],
     items: TaskItems,
     clusters: Sequence[Sequence[NDArray[np.uint64]]],
     resamples: int,
@@ -166,7 +166,7 @@ def task_outcome(
 
     Args:
         task: its name.
-        asked: the table's score as a fraction by label and policy, with something else.
+        scores: the table's score as a fraction, by label and policy.
         items: result of `task_items`.
         clusters: clusters from `link_tasks`, for each group of cells.
         resamples: number of samples.
@@ -176,7 +176,7 @@ def task_outcome(
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
     units: dict[tuple[str, str], tuple[str, int, int]] = {}
     # Reasons for missing results, by cell.
-    why = {place: items.why.get(place, "") for place in asked}
+    why = {place: items.why.get(place, "") for place in scores}
     unknown: dict[tuple[str, str], str] = {}
     signed: bool | None = None
     for group, of_group in zip(items.groups, clusters, strict=True):
@@ -190,7 +190,7 @@ def task_outcome(
         right = {}
         for place, cell in enumerate(group):
             # A table restricted to some subsets has other scores than the whole task.
-            if abs(drawn.scores[place] - asked[cell][0]) <= 2 * ROUNDING:
+            if abs(drawn.scores[place] - scores[cell]) <= 2 * ROUNDING:
                 right[cell] = place
             else:
                 why[cell] = _OTHER_SCORE
@@ -203,7 +203,7 @@ def task_outcome(
                     unknown[label, policy] = _NOT_ABOVE_ZERO
                 else:
                     pairs[label, policy] = found
-    for cell in asked:
+    for cell in scores:
         if cell[1] != BASELINE and cell not in pairs and cell not in unknown:
             raw = cell[0], BASELINE
             unknown[cell] = why[cell] or _unlike_baseline(

@@ -232,9 +232,6 @@ class Results:
                 renamed.
             paths: result files to read; None: all in the folder and in `others`.
 
-        Raises:
-            RequestError: two folders have different scores of the same cell.
-
         Returns:
             A frame with the columns group, window, model, revision, path (requested path of a
             model's folder; None: a model of the hub, or unknown), policy, task, column, split,
@@ -244,6 +241,9 @@ class Results:
             the kind of revision: `pinned`, the one in mteb's registry; `revision`, another;
             `unnamed`, unknown; `external`, for scores reported by the model's authors),
             left_out (number of rows of a user's texts that were not scored, by reason).
+
+        Raises:
+            RequestError: two folders have different scores of the same cell.
         """
         import pandas as pd
 

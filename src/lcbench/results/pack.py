@@ -116,8 +116,6 @@ def check_pack(folder: Path) -> tuple[int, list[str]]:
             wrong.append(f"{inside} is missing")
         elif hashlib.sha256(content).hexdigest() != digest:
             wrong.append(f"{inside} was changed")
-    there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    wrong += [
-        f"{one} is not listed in {SUMS}" for one in sorted(there) if one not in {*listed, SUMS}
-    ]
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    wrong += [f"{one} is not listed in {SUMS}" for one in sorted(there - {*listed, SUMS})]
     return len(listed), wrong

@@ -37,7 +37,7 @@ MODEL_PATH = "model_path"
 _SAME_SCORE = 5e-5
 
 # The heading of imported cells. No protocol's name has a colon, so it cannot coincide with one.
-_IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
+IMPORTED_GROUP = "imported: public results of mteb; prompts, dtype and window unknown"
 
 # Libraries whose versions must be equal for cells to be compared: all that encode or score.
 # lcbench's version changes with every commit; relevant changes alter the key instead.
@@ -248,7 +248,7 @@ def result_rows(
         scores += [(split, subset, math.nan) for subset in subsets]
     for split, subset, score in scores:
         yield {
-            "group": _IMPORTED_GROUP if imported else group_name(protocol),
+            "group": IMPORTED_GROUP if imported else group_name(protocol),
             "texts": texts_of(protocol),
             "dataset": dataset if isinstance(dataset, str) else None,
             "window": window,

@@ -1,9 +1,8 @@
-"""Measures length collapse of models under repairs: a measurement for each cell of a grid.
+"""Measures length collapse of models under repairs, and makes figures of the paper.
 
-A cell is a model × repair × task, of which the texts are measured and nothing is scored. A
-measurement is claimed and kept like a cell: one that is there is not made again, several processes
-share the work, and a text that the store has is not encoded again. So is a figure of the paper, of
-a model and a task.
+A measurement is of a cell (model × repair × task), of which nothing is scored; a figure is of a
+model and a task. Both are claimed and kept like cells: what exists is not made again, several
+processes share the work, and texts in the store are not encoded again.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.encode import arithmetic
 from lcbench.encode.store.shelf import Store
-from lcbench.errors import RequestError
 from lcbench.hub.models import LocatedModel
 from lcbench.hub.windows import window_of
-from lcbench.measures import files
+from lcbench.measures import figures, files
 from lcbench.measures.figures import Material
 from lcbench.plan.layout import Grid
 from lcbench.plan.measurements import Unit
@@ -31,8 +29,8 @@ from lcbench.run import checks
 from lcbench.run.claims import Claims
 from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.figures import material_of
-from lcbench.run.measuring import data_of, prompt_of, reason_for, record_of
-from lcbench.run.reader import EmbeddingsReader, InsideReader, Reader, Watch, make_figure
+from lcbench.run.measuring import data_of, load_texts, reason_for
+from lcbench.run.reader import EmbeddingsReader, InsideReader, Reader, Watch, subject_of
 from lcbench.run.runner import RunOptions
 from lcbench.system import hardware
 from lcbench.system.files import check_writable
@@ -55,19 +53,20 @@ if TYPE_CHECKING:
     from lcbench.measures.figures import Number
     from lcbench.measures.inside import InsideOptions
 
-    Maker = Callable[["_Loaded", Unit], Callable[[Unit], files.Made]]
+    Make = Callable[[Unit], files.Made]
+    Maker = Callable[["_Loaded", "_Texts", Reader], Make]
 
-# Between looks at measurements that other processes make.
+# Between checks of measurements that other processes make.
 _POLL_SECONDS = 1.0
 
 
 @dataclass
 class Measured:
-    """What came of a request.
+    """Outcome of a request.
 
     Attributes:
-        done: measurements and figures that are there now, in the order of the request.
-        failed: what could not be made, each with the reason.
+        done: measurements and figures that exist now, in the order of the request.
+        failed: those that could not be made, each with the reason.
     """
 
     done: list[Unit] = field(default_factory=list)
@@ -83,15 +82,15 @@ def measure_all(
     units: Sequence[Unit],
     stop: Stop | None = None,
 ) -> Measured:
-    """Make the measurements and figures that are not there yet.
+    """Make the measurements and figures that do not exist yet.
 
     Args:
         grid: models, repairs and tasks.
         results_dir: results folder.
         asked: what is measured.
-        options: how, as for a run.
+        options: options of the run.
         observer: receives progress.
-        units: those of the grid that are made (`units_of`).
+        units: measurements and figures of the grid (`units_of`).
         stop: signals when to end; None: only exceptions do.
 
     Raises:
@@ -113,7 +112,7 @@ def measure_all(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model that is loaded, and what is known of it."""
+    """A loaded model, its engine, and the proofs of the repairs."""
 
     located: LocatedModel
     model: SentenceTransformer
@@ -124,16 +123,13 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Texts:
-    """A task and its texts without empty ones, its judgments, and what figures are made of."""
+    """A task, its texts without empty ones, its judgments, and the material of figures."""
 
+    name: str
     task: AbsTask
     texts: list[str]
     judgments: Judgments | None
     material: Material
-
-    @property
-    def has_queries(self) -> bool:
-        return searches(self.task.metadata.type)
 
 
 class _Measurer:
@@ -151,9 +147,8 @@ class _Measurer:
         self._dtype = grid.cells[0].protocol.dtype
         self._store = Store(options.store.folder, options.store.max_bytes, observer.warn)
         self._claims = Claims()
-        # Of each task, read once.
         self._texts: dict[str, _Texts] = {}
-        # The last model that was looked into.
+        # The last model that was traced.
         self._copied: tuple[LocatedModel, SentenceTransformer] | None = None
         self._failed: dict[str, str] = {}
 
@@ -164,7 +159,7 @@ class _Measurer:
             self._store.close()
 
     def run(self, left: Collection[Unit]) -> dict[str, str]:
-        """Make what is left, and return what could not be made, with the reasons."""
+        """Make units; return those that could not be made, each with the reason."""
         self._prepare(left)
         for model, cells in self._grid.cells_of.items():
             own = {(cell.model, cell.revision, cell.protocol) for cell in cells}
@@ -178,17 +173,17 @@ class _Measurer:
         return self._failed
 
     def _prepare(self, left: Collection[Unit]) -> None:
-        """Find the texts of all tasks, and fetch what is missing."""
+        """Fetch missing data, and import the libraries."""
         options, observer = self._options, self._observer
         parts = [self._grid.parts[name] for name in dict.fromkeys(unit.cell.task for unit in left)]
         checks.fetch_missing(parts, options.mirror, observer, offline=options.offline)
-        with observer.doing("loading libraries and texts"):
+        with observer.doing("loading libraries"):
             quiet_libraries()
             arithmetic.pin(self._dtype, device_of(options.engine.device))
             import_libraries("mteb", "sentence_transformers")
 
     def _measure_model(self, model: LocatedModel, units: Sequence[Unit]) -> None:
-        """Make the measurements of a model, those of one task after another."""
+        """Make the units of a model, task by task."""
         try:
             loaded = self._load(model, units)
         # Another model may be measured all the same.
@@ -203,7 +198,7 @@ class _Measurer:
                         self._make_each(group, loaded, maker)
 
     def _groups(self, units: Sequence[Unit]) -> Iterator[tuple[list[Unit], Maker]]:
-        """Yield units of a model and task that fail together, with what makes them."""
+        """Yield units of a model and task that fail together, with their maker."""
         asked = self._asked
         if asked.embeddings is not None:
             maker = partial(self._embeddings_maker, asked.embeddings)
@@ -251,7 +246,7 @@ class _Measurer:
 
     @contextmanager
     def _noting(self, units: Sequence[Unit]) -> Iterator[None]:
-        """Note why measurements could not be made."""
+        """Note why units could not be made."""
         try:
             yield
         except Exception as error:
@@ -265,14 +260,14 @@ class _Measurer:
         loaded: _Loaded,
         maker: Maker,
     ) -> None:
-        """Make each unit whose file is not there yet, while this process has its claim.
+        """Make each unit whose file does not exist yet, while this process holds its claim.
 
         Args:
-            units: of one kind, model and task.
+            units: units of one kind, model and task.
             loaded: the model.
-            maker: prepares what all of them share, once it is known that one is left.
+            maker: prepares what they share, once one of them has to be made.
         """
-        make: Callable[[Unit], files.Made] | None = None
+        make: Make | None = None
         waiting = list(units)
         while waiting:
             later = []
@@ -288,7 +283,7 @@ class _Measurer:
                     continue
                 began = time.monotonic()
                 try:
-                    make = make or maker(loaded, unit)
+                    make = make or self._prepared(maker, loaded, unit.cell.task)
                     # A repair that does not suit a model is no obstacle to others.
                     with self._noting([unit]):
                         made = make(unit)
@@ -306,12 +301,14 @@ class _Measurer:
                 time.sleep(_POLL_SECONDS)
             waiting = later
 
+    def _prepared(self, maker: Maker, loaded: _Loaded, task: str) -> Make:
+        of_task = self._texts_of(loaded.located, task)
+        return maker(loaded, of_task, self._reader(loaded, of_task))
+
     def _embeddings_maker(
-        self, options: Options, loaded: _Loaded, unit: Unit
-    ) -> Callable[[Unit], files.Made]:
-        of_task = self._texts_of(loaded.located, unit.cell.task)
-        reader = self._reader(loaded, of_task)
-        with self._observer.doing(f"choosing texts of {unit.cell.task}"):
+        self, options: Options, loaded: _Loaded, of_task: _Texts, reader: Reader
+    ) -> Make:
+        with self._observer.doing(f"choosing texts of {of_task.name}"):
             measuring = EmbeddingsReader(
                 reader,
                 of_task.texts,
@@ -343,10 +340,8 @@ class _Measurer:
         return make
 
     def _inside_maker(
-        self, options: InsideOptions, loaded: _Loaded, unit: Unit
-    ) -> Callable[[Unit], files.Made]:
-        of_task = self._texts_of(loaded.located, unit.cell.task)
-        reader = self._reader(loaded, of_task)
+        self, options: InsideOptions, loaded: _Loaded, of_task: _Texts, reader: Reader
+    ) -> Make:
         measuring = InsideReader(reader, of_task.texts, options, self._observer)
 
         def make(unit: Unit) -> files.InsideMeasurement:
@@ -367,31 +362,28 @@ class _Measurer:
         return make
 
     def _figure_maker(
-        self, number: Number, loaded: _Loaded, unit: Unit
-    ) -> Callable[[Unit], files.Made]:
-        of_task = self._texts_of(loaded.located, unit.cell.task)
-        reader = self._reader(loaded, of_task)
-        cells = self._grid.cells_of[loaded.located]
+        self, number: Number, loaded: _Loaded, of_task: _Texts, reader: Reader
+    ) -> Make:
+        cells, options = self._grid.cells_of[loaded.located], self._asked.figure_options
         repairs = list(
-            dict.fromkeys(cell.repair.encoding for cell in cells if cell.task == unit.cell.task)
+            dict.fromkeys(cell.repair.encoding for cell in cells if cell.task == of_task.name)
         )
 
         def make(unit: Unit) -> files.FigureMeasurement:
             began = time.monotonic()
             with self._observer.doing(str(unit)):
-                figure = make_figure(
+                figure = figures.make(
                     number,
-                    reader,
-                    repairs,
+                    subject_of(reader, repairs, number),
                     of_task.material,
-                    self._asked.figure_options,
+                    options,
                     model=unit.cell.model,
                     task=unit.cell.task,
                 )
             return files.FigureMeasurement(
                 **self._identity(unit),
                 window=reader.window,
-                options=self._asked.figure_options,
+                options=options,
                 repairs=tuple(repair.canonical for repair in repairs),
                 figure=figure,
                 record={"seconds": time.monotonic() - began, **self._record(loaded, unit)},
@@ -404,7 +396,8 @@ class _Measurer:
 
         from lcbench.encode.encoder import Encoder
 
-        task, engine = of_task.task, loaded.engine
+        metadata, engine = of_task.task.metadata, loaded.engine
+        is_search = searches(metadata.type)
 
         def encoder_of(repair: Repair) -> Encoder:
             return Encoder(engine.at(repair), provenance.model_meta(loaded.facts, repair))
@@ -414,16 +407,14 @@ class _Measurer:
             loaded=loaded.model,
             encoder_of=encoder_of,
             copy=lambda: self._copy(loaded.located, loaded.model),
-            role="document" if of_task.has_queries else None,
-            prompt=prompt_of(engine, task),
-            query_prompt=engine.prompt_of(task.metadata, PromptType.query)
-            if of_task.has_queries
-            else "",
+            role="document" if is_search else None,
+            prompt=engine.prompt_of(metadata, PromptType.document if is_search else None),
+            query_prompt=engine.prompt_of(metadata, PromptType.query) if is_search else "",
             watch=self._watch,
         )
 
     def _identity(self, unit: Unit) -> dict[str, Any]:
-        """Return what a measurement is of, by the names of `files.Identified`."""
+        """Return the fields of `files.Identified` that a unit determines."""
         cell = unit.cell
         return {
             "model": cell.model,
@@ -435,26 +426,25 @@ class _Measurer:
         }
 
     def _record(self, loaded: _Loaded, unit: Unit) -> dict[str, Any]:
-        return record_of(unit.cell, loaded.facts, loaded.model, loaded.proofs)
+        """Return what the record of any kind of measurement has."""
+        return {
+            "protocol": unit.cell.protocol.record,
+            "model_digest": loaded.facts.digest,
+            "pooling": loaded.facts.pooling,
+            "proof": loaded.proofs[unit.cell.repair.encoding],
+            **provenance.environment(str(loaded.model.device)),
+        }
 
     def _texts_of(self, model: LocatedModel, name: str) -> _Texts:
-        from lcbench.hub.contents import DataError, documents_in, refuse
-        from lcbench.hub.contents import load as load_data
         from lcbench.hub.judgments import judgments_in
 
-        part = self._grid.parts[name].at(model.shape.window)
+        options, part = self._options, self._grid.parts[name].at(model.shape.window)
         if name not in self._texts or part.source.depends_on_window(name):
             with self._observer.doing(f"loading the texts of {name}"):
-                task = part.source.make(part)
-                checks.find_data([task] if part.source.origin is None else [], self._options.mirror)
-                try:
-                    wrong = [one for one in load_data(task) if not one.is_tolerable]
-                    if wrong and not self._options.unverified_data:
-                        raise refuse(wrong)
-                    texts = documents_in(task)
-                    judgments = judgments_in(task)
-                except DataError as error:
-                    raise RequestError(str(error)) from error
+                task, texts = load_texts(
+                    part, options.mirror, unverified_data=options.unverified_data
+                )
+                judgments = judgments_in(task)
                 whole = [text for text in texts if text.strip()]
                 material = Material(())
                 if self._asked.figures:
@@ -464,11 +454,11 @@ class _Measurer:
                 self._observer.say(
                     f"{name}: {len(texts) - len(whole)} empty texts are left out", dim=True
                 )
-            self._texts[name] = _Texts(task, whole, judgments, material)
+            self._texts[name] = _Texts(name, task, whole, judgments, material)
         return self._texts[name]
 
     def _copy(self, model: LocatedModel, loaded: SentenceTransformer) -> SentenceTransformer:
-        """Return a model of its own to look into: the engine's runs under repairs of its own."""
+        """Return a copy of a model to trace, since the engine's own is under repairs."""
         from lcbench.encode.load import load
 
         if self._copied is None or self._copied[0] != model:

@@ -54,15 +54,14 @@ largest component.
 """
 _TEMPERATURE = """An attention temperature is written into its weights
 (TempScale, [arXiv:2410.24200](https://arxiv.org/abs/2410.24200)): every attention layer computes
-softmax((scale · QKᵀ + bias) / τ) with {policy}. The query projections were divided by τ{bias};
-everything else is unchanged.
+softmax((scale · QKᵀ + bias) / τ) with {policy}. The query projections were divided by τ{bias}.
 """
 _EXTENSION = """It reads {window} tokens of a text instead of {own} ({extension}; LongEmbed,
 [arXiv:2404.12096](https://arxiv.org/abs/2404.12096)). {how}
 """
 _TABLE = "Its table of positions was made longer from its own rows."
 _ROPE = "The parameters of its rotary positions were changed (config.json)."
-_OWN_POSITIONS = "It has positions for so many."
+_OWN_POSITIONS = "It has as many positions."
 _GAIN = """Gains are written into the weights of every layer: {gain}. `layernorm` multiplies the
 weights of its LayerNorms, not their biases; `ffn` the output of its feed-forward network.
 """

@@ -1,49 +1,31 @@
-"""What measurements of any kind need of a model and its engine, and why one could not be made."""
+"""The measurements of a grid, their texts, and why one of them could not be made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.hub.datasets import digest_of, plain_folder
 from lcbench.measures import files
 from lcbench.plan.measurements import Unit
-from lcbench.results import provenance
+from lcbench.run import checks
 from lcbench.run.figures import check_figures, fits
 from lcbench.score.cell import FailedCell
 from lcbench.system.log import LOGGER
 from lcbench.tasks.registry import registry
-from lcbench.tasks.source import searches
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
-    from sentence_transformers import SentenceTransformer
 
-    from lcbench.encode.engine import Engine
     from lcbench.measures.asked import Asked
     from lcbench.plan.layout import Grid
     from lcbench.repair.repair import Repair
     from lcbench.results.cell import Cell
-
-
-def record_of(
-    cell: Cell,
-    facts: provenance.ModelFacts,
-    loaded: SentenceTransformer,
-    proofs: Mapping[Repair, dict[str, Any] | None],
-) -> dict[str, Any]:
-    """Return what is known of how any measurement was made."""
-    return {
-        "protocol": cell.protocol.record,
-        "model_digest": facts.digest,
-        "pooling": facts.pooling,
-        "proof": proofs[cell.repair.encoding],
-        **provenance.environment(str(loaded.device)),
-    }
+    from lcbench.tasks.source import Part
 
 
 def reason_for(error: Exception) -> str:
@@ -65,28 +47,47 @@ def reason_for(error: Exception) -> str:
     return failed.reason
 
 
-def prompt_of(engine: Engine, task: AbsTask) -> str:
-    from mteb.types import PromptType
+def load_texts(
+    part: Part, mirror: Path | None, *, unverified_data: bool
+) -> tuple[AbsTask, list[str]]:
+    """Load the data of a task, and return the task with its documents.
 
-    kind = PromptType.document if searches(task.metadata.type) else None
-    return engine.prompt_of(task.metadata, kind)
+    Args:
+        part: the task, of which some splits and subsets are read.
+        mirror: folder that is searched for data first.
+        unverified_data: whether a plain folder may have other data than mteb describes.
+
+    Raises:
+        RequestError: data are missing, cannot be read, or are not those that mteb describes.
+    """
+    from lcbench.hub.contents import DataError, documents_in, load, refuse
+
+    task = part.source.make(part)
+    checks.find_data([task] if part.source.origin is None else [], mirror)
+    try:
+        wrong = [one for one in load(task) if not one.is_tolerable]
+        if wrong and not unverified_data:
+            raise refuse(wrong)
+        return task, documents_in(task)
+    except DataError as error:
+        raise RequestError(str(error)) from error
 
 
 def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -> list[Unit]:
-    """Return what is asked of a grid, whether it is there or not, in the order of work.
+    """Return the measurements and figures of a grid, finished or not, in the order of work.
 
-    What happens inside a model depends on what is changed of it alone, so that repairs that differ
-    in their correction or chunks have one measurement. Figures are without corrections.
+    Measurements inside a model depend on its changes alone: repairs that differ in their correction
+    or chunks share one. Figures show embeddings without corrections.
 
     Args:
         grid: models, repairs and tasks.
         results_dir: results folder.
-        asked: what is measured of each.
-        mirror: a folder that is searched for data first.
+        asked: what is measured.
+        mirror: folder that is searched for data first.
 
     Raises:
-        RequestError: a figure can be made of none of the tasks, or a repair gives a text several
-            embeddings.
+        RequestError: a figure can be made of none of the tasks, or texts have several embeddings
+            under a repair.
     """
     check_figures(grid, asked.figures)
     check_repairs(cell.repair for cell in grid.cells)
@@ -122,10 +123,10 @@ def units_of(grid: Grid, results_dir: Path, asked: Asked, mirror: Path | None) -
 
 
 def check_repairs(repairs: Iterable[Repair]) -> None:
-    """Check that under each repair a text has one embedding.
+    """Check that a text has one embedding under each repair.
 
     Raises:
-        RequestError: under one of them each chunk has its own.
+        RequestError: it has one for each chunk.
     """
     for repair in repairs:
         if repair.chunks is not None and repair.chunks.kind == "max":
@@ -136,7 +137,7 @@ def check_repairs(repairs: Iterable[Repair]) -> None:
 
 
 def data_of(cell: Cell, mirror: Path | None) -> str:
-    """Return what identifies a task's texts: a digest, or the commit of its dataset."""
+    """Return a digest of a task's texts, or the commit of its dataset."""
     if cell.protocol.texts is not None:
         return cell.protocol.texts
     entry = registry().tasks[cell.task]

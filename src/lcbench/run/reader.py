@@ -1,4 +1,4 @@
-"""A loaded model as a reader of one task's texts: what measurements and figures ask of it."""
+"""Reads the texts of a task with a loaded model, for measurements and figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lcbench.errors import InjectionError
 from lcbench.hub.windows import window_of
 from lcbench.measures.collapse import Embeddings, measure, prepare
-from lcbench.measures.figures import (
-    INNER,
-    FigureOptions,
-    Material,
-    Number,
-    PaperFigure,
-    Subject,
-    make,
-)
+from lcbench.measures.figures import INNER, Number, Subject
 from lcbench.measures.inside import Chosen, Inside, InsideOptions, choose
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.run.figures import word_vectors
@@ -42,14 +34,14 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
 
 WINDOW_WITHOUT_LIMIT = 512
-"""The window assumed for a model without a limit (T5), as in the synthetic tasks."""
+"""Tokens read by a model without a window of its own (T5), as in the synthetic tasks."""
 
-# Of embeddings of texts that are measured without being kept.
+# Most memory for embeddings that are measured without being kept.
 _STORE_BYTES = 2**28
 
 
 class Watch:
-    """Shows how many texts were encoded, or looked into."""
+    """Shows on the screen how many texts have been encoded or traced."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -65,7 +57,12 @@ class Watch:
 
     @contextmanager
     def showing(self, what: str, total: int) -> Iterator[None]:
-        """Show a line about so many texts, while the context lasts."""
+        """Show a progress line while the context lasts.
+
+        Args:
+            what: what happens to the texts.
+            total: number of texts.
+        """
         self._texts, began = 0, time.monotonic()
 
         def line() -> str:
@@ -81,13 +78,13 @@ class Reader:
     """A model that reads the texts of a task.
 
     Attributes:
-        name: what the screen calls the model.
+        name: name of the model on the screen.
         loaded: the model.
-        encoder_of: an encoder under a repair, whose correction is not applied.
-        copy: returns the model without any repair, to look into; while it is, nothing is encoded.
-        role: of the texts; None: neither queries nor documents.
-        prompt: before each text.
-        query_prompt: before each query.
+        encoder_of: returns an encoder under a repair, which does not apply its correction.
+        copy: returns the model without any repair, for traces; nothing may be encoded meanwhile.
+        role: role of the texts; None: neither queries nor documents.
+        prompt: prompt of each text.
+        query_prompt: prompt of each query.
         watch: shows progress.
     """
 
@@ -102,38 +99,47 @@ class Reader:
 
     @property
     def window(self) -> int:
-        """Most tokens that the model reads of a text."""
+        """Most tokens that the model reads of a text, with special tokens and the prompt."""
         return window_of(self.loaded) or WINDOW_WITHOUT_LIMIT
 
     @property
     def room(self) -> int:
-        """The same without special tokens and the prompt."""
+        """Most tokens that the model reads of a text, without special tokens and the prompt."""
         (read,) = self.encoder_of(NO_REPAIR).lengths(["a"], self.prompt, self.role)
         return self.window - (read - self.count_tokens(["a"])[0])
 
     @property
     def count_tokens(self) -> CountTokens:
-        """Counts the tokens of texts, without special tokens and however long they are."""
+        """Counts the tokens of texts, without special tokens and truncation."""
         return counter_of(self.loaded)
 
     def embed(self, repair: Repair, texts: Sequence[str], what: str = "") -> Matrix:
-        """Return the embeddings of texts under a repair, without its correction."""
+        """Return embeddings of texts under a repair without its correction.
+
+        Args:
+            repair: the repair.
+            texts: the texts.
+            what: what the screen calls it; by default the repair.
+
+        Returns:
+            Shape (texts, dimensions).
+        """
         with self.watch.showing(f"{self.name}, {what or repair}, encoding", len(texts)):
             return self.encoder_of(repair).embed(list(texts), self.role, self.prompt)
 
     def embed_queries(self, repair: Repair, texts: Sequence[str], what: str = "") -> Matrix:
-        """Return the embeddings of queries under a repair, without its correction."""
+        """Return embeddings of queries, as `embed`."""
         with self.watch.showing(f"{self.name}, {what or repair}, encoding", len(texts)):
             return self.encoder_of(repair).embed(list(texts), "query", self.query_prompt)
 
 
 @contextmanager
 def reader_of(loaded: SentenceTransformer, name: str, observer: Observer) -> Iterator[Reader]:
-    """Return a reader of documents by a loaded model alone, which is restored in the end.
+    """Yield a reader of documents for a loaded model, which is restored at the end.
 
     Args:
-        loaded: the model, used as it is: its default prompt is put before each text.
-        name: what the screen calls it.
+        loaded: the model; its default prompt is used.
+        name: name of the model on the screen.
         observer: receives progress.
     """
     from lcbench.encode.encoder import Encoder
@@ -176,9 +182,9 @@ def reader_of(loaded: SentenceTransformer, name: str, observer: Observer) -> Ite
 
 
 class EmbeddingsReader:
-    """Measures the embeddings of a task's texts under repairs, encoding each text once for each.
+    """Measures the embeddings of a task's texts under repairs.
 
-    Corrections of one encoding share its embeddings.
+    Texts are encoded once for all repairs that differ in their correction alone.
     """
 
     def __init__(
@@ -191,8 +197,15 @@ class EmbeddingsReader:
     ) -> None:
         """Choose the texts.
 
+        Args:
+            reader: reader of the texts.
+            texts: the task's texts, none of them empty.
+            options: sizes of the measurement.
+            judgments: relevant documents; None: retrieval is not measured.
+            without_judgments: why there are none, for a note in the measurement.
+
         Raises:
-            RequestError: they are too few, too short, or one is empty.
+            RequestError: texts are too few, too short, or empty.
         """
         self._reader = reader
         self.prepared: Prepared = prepare(
@@ -203,7 +216,7 @@ class EmbeddingsReader:
         self._baseline: Embeddings | None = None
 
     def measure(self, repair: Repair) -> tuple[Collapse, dict[str, Any] | None]:
-        """Return a measurement, and what its correction was fitted on; None: it has none."""
+        """Return a measurement, and on what its correction was fitted (None without one)."""
         if self._baseline is None:
             self._baseline, _ = self._embeddings(NO_REPAIR)
         if repair.is_baseline:
@@ -249,7 +262,7 @@ class EmbeddingsReader:
         return self._encoded[encoding]
 
     def _fitted(self, repair: Repair, correction: Correction) -> tuple[Fitted, dict[str, Any]]:
-        """Fit a correction on the set of texts that it names, or on the whole texts."""
+        """Fit a correction on the set of texts that it names, or else on the whole texts."""
         from lcbench.repair.fit import fit
         from lcbench.score.correct import distinct_texts, record_of_fit
         from lcbench.tasks.reference import texts_of
@@ -273,7 +286,7 @@ class EmbeddingsReader:
 
 
 class InsideReader:
-    """Measures what happens inside a model under repairs, one text at a time."""
+    """Measures attention and signal inside a model under repairs, one text at a time."""
 
     def __init__(
         self, reader: Reader, texts: Sequence[str], options: InsideOptions, observer: Observer
@@ -281,7 +294,7 @@ class InsideReader:
         """Choose the texts.
 
         Raises:
-            RequestError: a length is beyond the window, or too few texts are so long.
+            RequestError: a length is beyond the window, or too few texts are as long.
         """
         from lcbench.measures.trace import memory_needed
 
@@ -301,8 +314,8 @@ class InsideReader:
         """Return a measurement.
 
         Raises:
-            InjectionError: the repair does not suit the model, or changes attention in a way that
-                cannot be measured.
+            InjectionError: the repair does not suit the model, or attention that it changes cannot
+                be measured.
         """
         from lcbench.measures.look import measure_inside
 
@@ -328,35 +341,22 @@ class InsideReader:
             ) from error
 
 
-def make_figure(
-    number: Number,
-    reader: Reader,
-    repairs: Sequence[Repair],
-    material: Material,
-    options: FigureOptions,
-    *,
-    model: str,
-    task: str,
-) -> PaperFigure:
-    """Return a figure of the paper of a model and a task's texts under all repairs.
+def subject_of(reader: Reader, repairs: Sequence[Repair], number: Number) -> Subject:
+    """Return a reader's model under several repairs, as a figure of the paper takes it.
 
     Args:
-        number: the paper's.
-        reader: the model.
+        reader: reader of the texts.
         repairs: the baseline first; corrections are not applied.
-        material: the texts.
-        options: how many texts, and which.
-        model: name of the model.
-        task: name of the texts.
-
-    Raises:
-        RequestError: the texts are too few, too short, or lack labels.
+        number: number of the figure.
     """
     from lcbench.measures.look import Traced
 
     named = {str(one): one for one in repairs}
     what = f"Figure {number}, {{}}".format
-    subject = Subject(
+    traced = None
+    if number in INNER:
+        traced = Traced(reader.copy(), named, reader.window, reader.role, reader.prompt)
+    return Subject(
         repairs=tuple(named),
         embed=lambda repair, texts: reader.embed(named[repair], texts, what(repair)),
         word_vectors=lambda texts: word_vectors(reader.loaded, texts),
@@ -366,15 +366,12 @@ def make_figure(
         embed_queries=lambda repair, texts: reader.embed_queries(
             named[repair], texts, what(repair)
         ),
-        traced=None
-        if number not in INNER
-        else Traced(reader.copy(), named, reader.window, reader.role, reader.prompt),
+        traced=traced,
     )
-    return make(number, subject, material, options, model=model, task=task)
 
 
 def counter_of(loaded: SentenceTransformer) -> CountTokens:
-    """Return what counts the tokens of texts, without special tokens and however long they are."""
+    """Return a function that counts tokens, without special tokens and truncation."""
     tokenizer: Any = loaded.tokenizer
 
     def count(texts: Sequence[str]) -> list[int]:

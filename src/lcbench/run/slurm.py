@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.plan.manifest import ranges
-from lcbench.system import slurm
 from lcbench.system.files import without_links, write_atomically
+from lcbench.system.programs import call
 from lcbench.system.resources import shipped
 from lcbench.system.slurm import JobOptions
 from lcbench.system.words import clock, key_value, several
@@ -334,7 +334,7 @@ def _write_preamble(manifest: Manifest, jobs: JobOptions) -> None:
 def _sbatch(command: Sequence[str]) -> tuple[int, str]:
     """Submit a job; return its id and cluster."""
     try:
-        done = slurm.call(command, timeout=None)
+        done = call(command, timeout=None)
     except FileNotFoundError:
         raise RequestError(
             "launch=slurm: sbatch is not installed on this machine. Run this on a login node of "
@@ -451,7 +451,7 @@ def _squeue(jobs: Sequence[int], cluster: str) -> str | None:
     # Ignore a user's own settings for squeue (SQUEUE_USERS …).
     environment = {key: value for key, value in os.environ.items() if key[:7] != "SQUEUE_"}
     try:
-        done = slurm.call(command, environment)
+        done = call(command, environment)
     except FileNotFoundError:
         return None
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -20,6 +20,7 @@ from lcbench.repair.repair import NO_REPAIR
 from lcbench.reporting.score_table import relative_improvement
 from lcbench.system.log import LOGGER
 from lcbench.system.trackers import Tracker, tracker_of
+from lcbench.system.words import reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,13 +123,13 @@ class Tracking:
                 broken = True
                 LOGGER.exception("the tracker %s fails", self._name)
                 self._observer.warn(
-                    f"track={self._name}: {_one_line(error)}. Nothing more is tracked; the run "
+                    f"track={self._name}: {reason_of(error)}. Nothing more is tracked; the run "
                     "goes on."
                 )
             except BaseException as error:
                 # Some trackers call sys.exit, for example without a login.
                 broken = True
-                self._observer.warn(f"track={self._name} ended: {_one_line(error)}.")
+                self._observer.warn(f"track={self._name} ended: {reason_of(error)}.")
 
 
 def _baseline_of(cell: Cell) -> Cell:
@@ -146,10 +147,6 @@ def _score(path: Path) -> float | None:
 def _metric(cell: Cell, what: str) -> str:
     """Return the name of a number: kind, model, task and repair, as folders of a tracker's page."""
     return f"{what}/{cell.model.replace('/', '__')}/{cell.task}/{cell.repair.canonical}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:

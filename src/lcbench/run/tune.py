@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lcbench.errors import RequestError
+from lcbench.errors import InjectionError, RequestError
 from lcbench.hub.models import LocatedModel, ModelSettings, locate
 from lcbench.hub.windows import window_of
 from lcbench.measures.inside import LENGTHS, InsideOptions, choose
 from lcbench.repair.repair import Repair
 from lcbench.run import checks
-from lcbench.run.engines import engine_of, load_for
-from lcbench.run.reader import WINDOW_WITHOUT_LIMIT, counter_of
-from lcbench.system import hardware
+from lcbench.run.engines import proofs_of
+from lcbench.run.measuring import load_texts
+from lcbench.run.reader import WINDOW_WITHOUT_LIMIT, counter_of, reader_of
 from lcbench.system.files import check_writable
 from lcbench.system.hardware import devices_of
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
 from lcbench.system.words import clock, several
 from lcbench.tasks.reference import DOCSTRINGS, read_reference, texts_of
-from lcbench.tempscale.heads import HeadTemperatures, temperatures_of, write_temperatures
-from lcbench.tuning import METHODS
-from lcbench.tuning.search import Searched, SearchOptions, Space, require_optuna, search
+from lcbench.tempscale.heads import (
+    HeadTemperatures,
+    Matrix,
+    temperatures_of,
+    write_temperatures,
+)
+from lcbench.tempscale.policy import ByHead
+from lcbench.tuning.options import TuneOptions
+from lcbench.tuning.search import Searched, Space, require_optuna, search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,29 +44,8 @@ if TYPE_CHECKING:
     from lcbench.tempscale.policy import Policy, Role
     from lcbench.tuning.entropy import Matched
 
-
-# Embeddings that are kept during a search, for texts that several folds encode at a temperature.
-_MEMORY_BYTES = 2**28
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """How temperatures are made.
-
-    Attributes:
-        method: one of `lcbench.tuning.METHODS`.
-        texts: number of texts; None: that of the method.
-        lengths: in tokens, special ones included, ascending; None: 64, 128, 256 and 512, as far as
-            the window reaches.
-        search: options of `search`.
-        seed: of the choice of texts.
-    """
-
-    method: str = "entropy"
-    texts: int | None = None
-    lengths: tuple[int, ...] | None = None
-    search: SearchOptions = field(default_factory=SearchOptions)
-    seed: int = 0
+# A search varies temperatures up to a length that this share of its documents does not exceed.
+_SHARE_IN_RANGE = 0.95
 
 
 @dataclass(frozen=True)
@@ -88,8 +72,8 @@ class Tuned:
 
     Attributes:
         path: their file.
-        temperatures: what it holds.
-        lines: what came of it, in sentences.
+        temperatures: its content.
+        lines: a summary, in sentences.
     """
 
     path: Path
@@ -98,6 +82,22 @@ class Tuned:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class _Made(NamedTuple):
+    """What a method returns.
+
+    Attributes:
+        matrices: temperatures by layer and head for each length; one if `lengths` is empty.
+        lengths: in tokens.
+        facts: how they were made.
+        lines: a summary, in sentences.
+    """
+
+    matrices: tuple[Matrix, ...]
+    lengths: tuple[int, ...]
+    facts: dict[str, Any]
+    lines: tuple[str, ...]
 
 
 def tune(
@@ -120,10 +120,12 @@ def tune(
         device: that the model runs on.
 
     Raises:
-        RequestError: the model or data is missing, the texts are too few or too short, Optuna is
-            missing, or `out` exists.
+        RequestError: the model or data is missing, the texts are too few or too short, the model's
+            layers cannot have temperatures of their own, Optuna is missing, or `out` exists.
         StorageError: `out` cannot be written.
     """
+    from lcbench.encode.load import load
+
     if out.exists():
         raise RequestError(f"out={out} already exists; choose another file.")
     if options.method == "search":
@@ -133,46 +135,72 @@ def tune(
     check_writable(out.parent)
     quiet_libraries()
     texts, name = _texts(sources, located, observer)
-    made: dict[str, Any] = {
+    with observer.doing(f"loading {located.name}"):
+        loaded = load(located, device=devices_of(device)[0], dtype="float32")
+    prompts = _prompts(located, loaded)
+    layers, heads = _layers_and_heads(located, loaded)
+    began = time.monotonic()
+    if options.method == "entropy":
+        made = _match(loaded, prompts["document"], texts, options, observer)
+    else:
+        made = _search(loaded, prompts, layers, heads, texts, options, observer)
+    facts = {
         "by": "lcbench tune",
         "method": options.method,
         "texts_of": name,
         "window": located.shape.window,
         "seed": options.seed,
+        **made.facts,
     }
-    began = time.monotonic()
-    matrices, lengths, facts, lines = _MAKERS[options.method](
-        located, texts, options, observer, device
-    )
     temperatures = temperatures_of(
-        HeadTemperatures(located.name, located.revision, matrices, lengths, made | facts).content()
+        HeadTemperatures(
+            located.name, located.revision, made.matrices, made.lengths, facts
+        ).content()
     )
     write_temperatures(temperatures, out)
     seconds = clock(time.monotonic() - began)
-    return Tuned(out, temperatures, (*lines, f"Written to {out} after {seconds}."))
+    return Tuned(out, temperatures, (*made.lines, f"Written to {out} after {seconds}."))
 
 
-_Made = tuple[Any, tuple[int, ...], dict[str, Any], tuple[str, ...]]
+def _layers_and_heads(located: LocatedModel, loaded: SentenceTransformer) -> tuple[int, int]:
+    """Return their numbers, once it is proven that layers can have temperatures of their own.
+
+    Raises:
+        RequestError: they cannot, since they share weights, or their number is not known.
+    """
+    from lcbench.tempscale.transformer import shape_of
+
+    shape = shape_of(loaded)
+    layers, heads = shape.layers, shape.heads
+    if layers is None or heads is None:
+        raise RequestError(
+            f"{located.name}: its configuration does not state its layers and heads, so they "
+            "cannot have temperatures of their own."
+        )
+    matrix = tuple((0.9 - 0.1 * layer / layers,) * heads for layer in range(layers))
+    try:
+        proofs_of(loaded, [Repair(ByHead(HeadTemperatures("", None, (matrix,))))])
+    except InjectionError as error:
+        raise RequestError(
+            f"{located.name}: its layers cannot have temperatures of their own ({error})"
+        ) from error
+    return layers, heads
 
 
 def _match(
-    located: LocatedModel,
+    loaded: SentenceTransformer,
+    prompt: str,
     texts: Sequence[str],
     options: TuneOptions,
     observer: Observer,
-    device: str,
 ) -> _Made:
-    """Match entropies; return temperatures, lengths, how they were made, and sentences."""
-    from lcbench.encode.load import load
+    """Match entropies."""
     from lcbench.tuning.entropy import HIGHEST, LOWEST, match_entropy
 
-    with observer.doing(f"loading {located.name}"):
-        loaded = load(located, device=devices_of(device)[0], dtype="float32")
-    prompt = _prompts(located, loaded)["document"]
     window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    room = window - _framing(loaded, prompt)
-    count = options.texts or METHODS["entropy"]
-    asked = InsideOptions(texts=count, lengths=options.lengths, seed=options.seed)
+    (framed,) = _lengths(loaded, ["a"], prompt)
+    room = window - (framed - counter_of(loaded)(["a"])[0])
+    asked = InsideOptions(texts=options.count, lengths=options.lengths, seed=options.seed)
     chosen = choose(texts, counter_of(loaded), window, room, asked)
     began, at = time.monotonic(), "the shortest length"
 
@@ -192,55 +220,36 @@ def _match(
     lines = [
         f"Entropies of {taus.size} heads at {', '.join(map(str, found.lengths[1:]))} tokens are "
         f"those at {first} tokens, over {len(chosen.texts)} texts; at {last} tokens τ is from "
-        f"{taus.min():.3f} to {taus.max():.3f}, in the middle {np.median(taus):.3f}."
+        f"{taus.min():.3f} to {taus.max():.3f} (median {np.median(taus):.3f})."
     ]
     if found.unmatched:
         lines.append(
-            f"{several(found.unmatched, 'temperature')} at the end of the range from {LOWEST:g} to "
-            f"{HIGHEST:g}, where the entropy is still another."
+            f"{several(found.unmatched, 'temperature')} at an end of the range from {LOWEST:g} to "
+            f"{HIGHEST:g}, where the entropy still differs."
         )
     facts = {"texts": len(chosen.texts), "unmatched": found.unmatched}
-    return found.matrices, found.lengths, facts, (*([chosen.note] if chosen.note else []), *lines)
+    notes = [chosen.note] if chosen.note else []
+    return _Made(found.matrices, found.lengths, facts, (*notes, *lines))
 
 
 def _search(
-    located: LocatedModel,
+    loaded: SentenceTransformer,
+    prompts: Mapping[Role, str],
+    layers: int,
+    heads: int,
     texts: Sequence[str],
     options: TuneOptions,
     observer: Observer,
-    device: str,
 ) -> _Made:
-    """Search with pseudo-queries; return temperatures, lengths, how, and sentences."""
-    from lcbench.encode.options import EngineSettings
-    from lcbench.encode.prompts import no_prompt
-    from lcbench.encode.store.shelf import Store
-    from lcbench.results import provenance
-    from lcbench.tempscale.transformer import shape_of
+    """Search with pseudo-queries."""
     from lcbench.tuning.pairs import pairs_of
 
     pairs = pairs_of(texts)
     order = np.random.default_rng(options.seed).permutation(len(pairs))
-    pairs = [pairs[i] for i in order[: options.texts or METHODS["search"]]]
-    engine_options = EngineSettings(device, batch_tokens=None, scoring=None, compile=False)
-    devices = devices_of(device)
-    with observer.doing(f"loading {located.name}"):
-        loaded, notes = load_for(
-            located, engine_options, dtype="float32", device=devices[0], observer=observer
-        )
-        facts = provenance.model_facts(located, loaded)
-    shape = shape_of(loaded)
-    if shape.layers is None or shape.heads is None:
-        raise RequestError(
-            f"{located.name}: its configuration does not state its layers and heads, so they "
-            "cannot have temperatures of their own."
-        )
-    window = window_of(loaded) or WINDOW_WITHOUT_LIMIT
-    within = options.lengths or tuple(one for one in LENGTHS if one <= window) or (window,)
-    ends = (within[0], max(within[-1], window) if options.lengths is None else within[-1])
-    asked = replace(options.search, seed=options.seed)
-    lengths = ends if asked.by_length and ends[0] < ends[1] else ()
-    space = Space(shape.layers, shape.heads, lengths, asked.heads)
-    prompts = _prompts(located, loaded)
+    pairs = [pairs[i] for i in order[: options.count]]
+    read = _lengths(loaded, [pair.document for pair in pairs], prompts["document"])
+    lengths, line_of_lengths = _range(read, options)
+    space = Space(layers, heads, lengths, options.search.heads)
     done = total = 0
     began = time.monotonic()
 
@@ -251,58 +260,70 @@ def _search(
         nonlocal done, total
         done, total = number, of
 
-    engine = engine_of(
-        located,
-        loaded,
-        facts,
-        engine_options,
-        Store(None, _MEMORY_BYTES, observer.warn),
-        dtype="float32",
-        devices=devices,
-        prompt_of=no_prompt,
-        on_progress=lambda texts, tokens: None,
-        cores_left=hardware.cores,
-        notes=notes,
-    )
+    with reader_of(loaded, "", observer) as reader, observer.live(line):
 
-    def embed(policy: Policy, some: Sequence[str], role: Role) -> NDArray[np.float32]:
-        found = engine.embed(Repair(policy), some, role, prompts[role]).embeddings
-        unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
-        return unit
+        def embed(policy: Policy, some: Sequence[str], role: Role) -> NDArray[np.float32]:
+            found = reader.encoder_of(Repair(policy)).embed(some, role, prompts[role])
+            unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
+            return unit
 
-    with closing(engine), observer.live(line):
-        found = search(embed, pairs, space, asked, on_trial)
-    made = {
+        found = search(embed, pairs, space, options.search, options.seed, on_trial)
+    facts = {
+        **asdict(options.search),
         "pairs": found.pairs,
         "trials": found.trials,
-        **{name: value for name, value in asdict(asked).items() if name not in ("seed", "trials")},
         "ndcg_at_10": found.baseline,
         "gain": asdict(found.gain),
         "best_on_all": None if found.helps else found.tried,
     }
-    return found.matrices, found.lengths, made, _sentences(found)
+    return _Made(found.matrices, found.lengths, facts, (*line_of_lengths, *_sentences(found)))
 
 
-_MAKERS = {"entropy": _match, "search": _search}
+def _range(read: Sequence[int], options: TuneOptions) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the lengths between which temperatures may change, and a sentence about them.
+
+    Args:
+        read: tokens that the model reads of each document.
+        options: of the request.
+
+    Raises:
+        RequestError: no document is so long as the longest of the requested lengths.
+    """
+    if not options.search.by_length or not read:
+        return (), ()
+    if options.lengths is not None:
+        first, last = options.lengths[0], options.lengths[-1]
+        if last > max(read):
+            raise RequestError(
+                f"traced_lengths={list(options.lengths)}: the model reads at most {max(read)} "
+                "tokens of a document: take longer texts, or shorter traced_lengths."
+            )
+        return (first, last), (f"τ may depend on length from {first} to {last} tokens.",)
+    first = LENGTHS[0]
+    last = int(np.quantile(read, _SHARE_IN_RANGE, method="inverted_cdf"))
+    most = f"{_SHARE_IN_RANGE * 100:.0f} % of the documents have at most {last} tokens"
+    if last <= first:
+        return (), (f"τ does not depend on length: {most}.",)
+    return (first, last), (f"τ may depend on length from {first} to {last} tokens: {most}.",)
 
 
 def _sentences(found: Searched) -> tuple[str, ...]:
     gain = found.gain
     lines = [
         f"{found.trials} trials on {found.pairs} pseudo-queries (nDCG@10 {found.baseline:.3f} at "
-        f"τ = 1). On pairs that were held out, the temperatures chosen on the others change it by "
+        f"τ = 1). On held-out pairs, the temperatures chosen on the others change it by "
         f"{gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})."
     ]
     if found.helps:
         taus = np.array(found.matrices)
         lines.append(f"τ is from {taus.min():.3f} to {taus.max():.3f}.")
     else:
-        lines.append("That is no gain to rely on: all temperatures are 1, the baseline.")
+        lines.append("That is no significant gain: all temperatures are 1, the baseline.")
     return tuple(lines)
 
 
 def _texts(sources: Sources, located: LocatedModel, observer: Observer) -> tuple[list[str], str]:
-    """Return distinct texts, and what they are of, with a digest."""
+    """Return distinct texts, and a name with a digest of them."""
     if not sources.parts:
         with observer.doing("reading docstrings"):
             docstrings = read_reference(DOCSTRINGS)
@@ -319,33 +340,23 @@ def _texts(sources: Sources, located: LocatedModel, observer: Observer) -> tuple
 
 def _documents(part: Part, sources: Sources) -> list[str]:
     """Return the documents of a task that are not empty."""
-    from lcbench.hub.contents import DataError, documents_in, load, refuse
-
-    task = part.source.make(part)
-    checks.find_data([task] if part.source.origin is None else [], sources.mirror)
-    try:
-        wrong = [one for one in load(task) if not one.is_tolerable]
-        if wrong and not sources.unverified_data:
-            raise refuse(wrong)
-        texts = documents_in(task)
-    except DataError as error:
-        raise RequestError(str(error)) from error
+    task, texts = load_texts(part, sources.mirror, unverified_data=sources.unverified_data)
     task.unload_data()
     return [text for text in texts if text.strip()]
 
 
 def _prompts(located: LocatedModel, loaded: SentenceTransformer) -> dict[Role, str]:
     """Return the prompts of a model of the user's own that has some, as runs have by default."""
-    from lcbench.encode.prompts import DOCUMENT_PROMPTS
+    from lcbench.encode.prompts import prompt_by_role
 
-    own = loaded.prompts if located.settings.is_custom and located.has_prompts else {}
-    document = next((own[name] or "" for name in DOCUMENT_PROMPTS if own.get(name)), "")
-    return {"query": own.get("query") or "", "document": document}
+    if not (located.settings.is_custom and located.has_prompts):
+        return {"query": "", "document": ""}
+    roles: tuple[Role, ...] = ("query", "document")
+    return {role: prompt_by_role(loaded, role) for role in roles}
 
 
-def _framing(loaded: SentenceTransformer, prompt: str) -> int:
-    """Return how many tokens of a text are special ones, or of the prompt."""
+def _lengths(loaded: SentenceTransformer, texts: Sequence[str], prompt: str) -> list[int]:
+    """Return the tokens that a model reads of each document, its prompt among them."""
     from lcbench.encode.tokens import Tokenizer
 
-    (read,) = Tokenizer(loaded, "document").tokenize(["a"], prompt)
-    return read.length - counter_of(loaded)(["a"])[0]
+    return [one.length for one in Tokenizer(loaded, "document").tokenize(texts, prompt)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lcbench.encode.several import Several
-from lcbench.encode.store.segments import Keys, digests
+from lcbench.encode.multivector import MultiVectors
+from lcbench.encode.store.segments import digests
 from lcbench.hub.contents import documents_in, training_texts_in
 from lcbench.repair.correction import MOST_TEXTS
 from lcbench.repair.fit import Fitted, fit
@@ -51,20 +51,20 @@ def fit_to(
 
     is_search = isinstance(task, AbsTaskRetrieval)
     what, texts = _texts(task, correction, is_search=is_search)
-    chosen, unique = distinct_texts(texts)
+    chosen, count = distinct_texts(texts)
     kind = PromptType.document if is_search else None
     role: Role | None = "document" if is_search else None
     prompt = encoder.prompt_of(task.metadata, kind)
     before = replace(encoder.counters)
     embedded = encoder.vectors(chosen, role, prompt)
     # With a vector for each chunk, all of these are corrected alike.
-    embeddings = embedded.rows if isinstance(embedded, Several) else embedded
+    embeddings = embedded.rows if isinstance(embedded, MultiVectors) else embedded
     lengths = encoder.lengths(chosen, prompt, role) if correction.by_length else None
     # They are not texts that the task asked for.
-    encoder.counters.texts, encoder.counters.unique_texts = before.texts, before.unique_texts
-    encoder.counters.seen = before.seen
+    for name in ("texts", "unique_texts", "seen", "vectors", "vectors_of"):
+        setattr(encoder.counters, name, getattr(before, name))
     fitted = fit(correction, embeddings, lengths)
-    return fitted, record_of_fit(correction, fitted, what, chosen, len(unique))
+    return fitted, record_of_fit(correction, fitted, what, chosen, count)
 
 
 def record_of_fit(
@@ -95,14 +95,14 @@ def record_of_fit(
     }
 
 
-def distinct_texts(texts: Sequence[str]) -> tuple[list[str], Keys]:
-    """Return the distinct texts that a correction is fitted on, and the digests of all of them.
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], int]:
+    """Return the distinct texts that a correction is fitted on, and of how many they were drawn.
 
     Of more than `MOST_TEXTS`, those of the smallest digests are taken: the same in any order, and
     as good as drawn at random.
     """
-    unique, first = np.unique(digests(texts), return_index=True)
-    return [texts[place] for place in first[:MOST_TEXTS]], unique
+    _, first = np.unique(digests(texts), return_index=True)
+    return [texts[place] for place in first[:MOST_TEXTS]], len(first)
 
 
 def _texts(task: AbsTask, correction: Correction, *, is_search: bool) -> tuple[str, Sequence[str]]:

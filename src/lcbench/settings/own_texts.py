@@ -11,6 +11,7 @@ from lcbench.errors import RequestError
 from lcbench.hub import cache
 from lcbench.hub.datafiles import check_card
 from lcbench.system.plugins import plugins
+from lcbench.system.words import reason_of
 from lcbench.tasks.corpus.classes import OwnClass, read_class
 from lcbench.tasks.corpus.layout import tasks_of, with_unique_names
 from lcbench.tasks.corpus.plan import OwnTask
@@ -154,7 +155,7 @@ def _fetch(name: str, revision: str | None) -> tuple[Path | None, str | None]:
             )
         ), None
     except Exception as error:
-        return None, " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
+        return None, reason_of(error).rstrip(".")
 
 
 def _places(mirror: Path | None) -> str:

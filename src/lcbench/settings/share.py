@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SharedResults:
     """The results that are shared.
 
     Attributes:
         results_dir: results folder.
         models: names of models on the hub; None: all.
-        repairs: canonical names of repairs, or names as in tables; None: all.
+        repairs: names of repairs, canonical or as in tables; None: all.
         tasks: tasks; None: all.
     """
 
@@ -41,13 +41,13 @@ class CardSettings:
     """The settings of `lcbench card`.
 
     Attributes:
-        choice: results of the card.
+        results: results of the card.
         out: card to write or to update; None: it is printed.
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of the bootstrap.
     """
 
-    choice: Choice
+    results: SharedResults
     out: Path | None
     resamples: int
     seed: int
@@ -58,16 +58,16 @@ class PackSettings:
     """The settings of `lcbench pack`.
 
     Attributes:
-        choice: results to pack.
+        results: results to pack.
         protocols: names of the protocols' folders; None: all.
-        out: folder to write, unless one is checked.
-        check: folder to check instead, or None.
+        folder: folder to write, or to check.
+        checks: whether it is checked, not written.
     """
 
-    choice: Choice
+    results: SharedResults
     protocols: tuple[str, ...] | None
-    out: Path | None
-    check: Path | None
+    folder: Path
+    checks: bool
 
 
 def read_card(config: DictConfig) -> CardSettings:
@@ -77,12 +77,12 @@ def read_card(config: DictConfig) -> CardSettings:
         RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
-    choice = _choice(config, value)
-    for key, names in (("models", choice.models), ("repairs", choice.repairs)):
+    results = _results(config, value)
+    for key, names in (("models", results.models), ("repairs", results.repairs)):
         if names is not None and len(names) > 1:
             raise RequestError(f"{key}={value[key]}: a card is of one model under one repair.")
     return CardSettings(
-        choice=choice,
+        results=results,
         out=path_of("out", value["out"]),
         resamples=resamples_of(value["resamples"]),
         seed=count_of("seed", value["seed"], least=0),
@@ -96,24 +96,25 @@ def read_pack(config: DictConfig) -> PackSettings:
         RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
-    out, check = path_of("out", value["out"]), path_of("check", value["check"])
-    if out is not None and check is not None:
+    checks = value["check"] is not None
+    key = "check" if checks else "out"
+    if checks and value["out"] is not None:
         raise RequestError("out= writes a pack and check= checks one: omit one of them.")
     protocols = value["protocols"]
     listed = [protocols] if isinstance(protocols, str) else protocols
     if listed is not None and not all(isinstance(one, str) for one in listed):
         raise RequestError(f"protocols={protocols} is not a list of names of folders.")
     return PackSettings(
-        choice=_choice(config, value),
+        results=_results(config, value),
         protocols=None if listed is None else tuple(listed),
-        out=needed_path("out", value["out"]) if check is None else None,
-        check=check,
+        folder=needed_path(key, value[key]),
+        checks=checks,
     )
 
 
-def _choice(config: DictConfig, value: Mapping[str, Any]) -> Choice:
+def _results(config: DictConfig, value: Mapping[str, Any]) -> SharedResults:
     models, tasks = model_names(config), value["tasks"]
-    return Choice(
+    return SharedResults(
         results_dir=needed_path("results_dir", value["results_dir"]),
         models=None if models is None else tuple(name_in_results(name) for name in models),
         repairs=_repairs(value["repairs"]),

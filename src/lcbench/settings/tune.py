@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,10 @@ from lcbench.settings.values import (
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import shipped_suites
-from lcbench.tuning import METHODS
+from lcbench.tuning.options import METHODS, SearchOptions, TuneOptions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-# Keys of one method, with what they are by default.
-_OF_SEARCH = {"trials": 18, "folds": 3, "heads": False, "by_length": True}
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,9 @@ class TuneSettings:
 
     Attributes:
         model: the model.
-        method: `entropy` or `search`.
+        options: how temperatures are made.
         tasks: tasks whose documents are read; none: docstrings.
         sources: sources of the tasks.
-        texts: number of texts; None: that of the method.
-        lengths: in tokens, ascending; None: by the window.
-        trials: temperatures that are tried in each fold.
-        folds: number of folds.
-        heads: whether each head has a temperature of its own in a search.
-        by_length: whether a search may let temperatures depend on length.
-        seed: of all that is drawn.
         out: the file to write.
         device: device of the model.
         mirror: a folder that is searched for models and data first.
@@ -57,16 +48,9 @@ class TuneSettings:
     """
 
     model: ModelSettings
-    method: str
+    options: TuneOptions
     tasks: tuple[TaskChoice, ...]
     sources: tuple[Source, ...]
-    texts: int | None
-    lengths: tuple[int, ...] | None
-    trials: int
-    folds: int
-    heads: bool
-    by_length: bool
-    seed: int
     out: Path
     device: str
     mirror: Path | None
@@ -82,15 +66,6 @@ def read_tune(config: DictConfig) -> TuneSettings:
         RequestError: an unknown key or an invalid value; the message names it.
     """
     value = container_of(config)
-    method = value["method"]
-    one_of("method", method, tuple(METHODS))
-    if method != "search":
-        for key in _OF_SEARCH:
-            if value[key] is not None:
-                raise RequestError(f"{key}={value[key]} is a key of method=search.")
-    of_search = {
-        key: default if value[key] is None else value[key] for key, default in _OF_SEARCH.items()
-    }
     mirror, address = mirror_of(value["mirror"])
     offline = boolean_of("offline", value["offline"])
     tasks: tuple[TaskChoice, ...] = ()
@@ -101,22 +76,39 @@ def read_tune(config: DictConfig) -> TuneSettings:
         tasks, _ = tasks_named(own.tasks, shipped_suites(), sources)
     return TuneSettings(
         model=read_model(value["model"]),
-        method=method,
+        options=_options(value),
         tasks=tasks,
         sources=sources,
-        texts=None if value["texts"] is None else count_of("texts", value["texts"]),
-        lengths=_lengths(value["traced_lengths"]),
-        trials=count_of("trials", of_search["trials"], least=4),
-        folds=count_of("folds", of_search["folds"], least=2),
-        heads=boolean_of("heads", of_search["heads"]),
-        by_length=boolean_of("by_length", of_search["by_length"]),
-        seed=count_of("seed", value["seed"], least=0),
         out=needed_path("out", value["out"]),
         device=device_name(value["device"], "device"),
         mirror=mirror,
         hub=address,
         offline=offline,
         unverified_data=boolean_of("unverified_data", value["unverified_data"]),
+    )
+
+
+def _options(value: Mapping[str, Any]) -> TuneOptions:
+    method = value["method"]
+    one_of("method", method, tuple(METHODS))
+    of_search = asdict(SearchOptions())
+    for key in of_search:
+        if value[key] is None:
+            continue
+        if method != "search":
+            raise RequestError(f"{key}={value[key]} is a key of method=search.")
+        of_search[key] = value[key]
+    return TuneOptions(
+        method=method,
+        texts=None if value["texts"] is None else count_of("texts", value["texts"]),
+        lengths=_lengths(value["traced_lengths"]),
+        search=SearchOptions(
+            trials=count_of("trials", of_search["trials"], least=4),
+            folds=count_of("folds", of_search["folds"], least=2),
+            heads=boolean_of("heads", of_search["heads"]),
+            by_length=boolean_of("by_length", of_search["by_length"]),
+        ),
+        seed=count_of("seed", value["seed"], least=0),
     )
 
 

@@ -94,9 +94,10 @@ def one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
 
 
 def track_of(value: Any) -> str | None:
-    if value is not None:
-        one_of("track", value, TRACKERS)
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    one_of("track", value, TRACKERS)
+    return str(value)
 
 
 def auto_or_count(key: str, value: Any, least: int = 1) -> int | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcbench.errors import RequestError
+from lcbench.system.words import reason_of
 
 Kind = Literal["tasks", "measures", "repairs"]
 KINDS: tuple[Kind, ...] = ("tasks", "measures", "repairs")
@@ -44,10 +45,9 @@ class Plugin:
         try:
             return EntryPoint(self.name, self.target, "lcbench").load()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise RequestError(
                 f"{self.name} of the package {self.package}: {self.target} cannot be imported "
-                f"({reason}). Repair the package, or uninstall it."
+                f"({reason_of(error)}). Repair the package, or uninstall it."
             ) from error
 
 

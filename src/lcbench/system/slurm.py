@@ -1,4 +1,4 @@
-"""Calls Slurm's commands, holds the options of a job, and requeues this job."""
+"""Holds the options of a Slurm job, and requeues this job."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-# The time limit for Slurm's commands.
-ANSWER_SECONDS = 120
+from lcbench.system.programs import call
 
 
 @dataclass(frozen=True)
@@ -48,34 +47,6 @@ class JobOptions:
     report: bool = True
     options: tuple[str, ...] = ()
     preamble: str = ""
-
-
-def call(
-    command: Sequence[str],
-    environment: Mapping[str, str] | None = None,
-    timeout: float | None = ANSWER_SECONDS,
-) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands, and return its status and output.
-
-    Args:
-        command: the command and its arguments.
-        environment: of the command; None: this process's.
-        timeout: in seconds; None: wait for as long as it takes.
-
-    Raises:
-        OSError: it cannot be run; FileNotFoundError if it is not installed.
-        subprocess.TimeoutExpired: it did not end in time.
-    """
-    return subprocess.run(  # noqa: S603
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-        timeout=timeout,
-    )
 
 
 def requeue(complain: Callable[[str], None], *, only_preempted: bool = False) -> bool:

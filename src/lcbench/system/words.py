@@ -42,6 +42,11 @@ def size(count: int) -> str:
     return f"{count / 1000**power:,.1f} {unit}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the type and the message of an exception in one line, cut after 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def key_value(key: str, value: str | Path) -> str:
     """Return `key=value` in Hydra's grammar; a shell may need further quotes."""
     text = str(value)

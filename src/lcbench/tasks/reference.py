@@ -43,7 +43,7 @@ class OwnReference:
     def name(self) -> str:
         """The name in results, with a part of the digest."""
         stem = self.task.name.removesuffix(f"-{self.task.kind}")
-        # In the name of a folder two underscores stand between the parts of a repair.
+        # In the name of a folder two underscores separate the parts of a repair.
         return f"{re.sub('__+', '_', stem)}-{self.task.digest[:_DIGITS]}"
 
     def check(self) -> None:

@@ -181,7 +181,7 @@ def _attend(
             key,
             value,
             attention_mask,
-            scaling=scaling if on_query or isinstance(tau, Tensor) else scaling / tau,
+            scaling=scaling if on_query else scaling / tau,
             **optional,
             **kwargs,
         )

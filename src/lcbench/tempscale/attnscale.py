@@ -1,4 +1,4 @@
-"""AttnScale: attention weights apart from their mean are scaled.
+"""AttnScale: scales the deviations of attention weights from their mean.
 
 A' = M + (1 + w) (A − M) (Wang et al., "Anti-Oversmoothing in Deep Vision Transformers via the
 Fourier Domain Analysis", ICLR 2022, where w is learned for each head). A are the weights of a
@@ -24,10 +24,10 @@ from lcbench.tempscale.layer_change import Attention
 
 @dataclass(frozen=True)
 class AttnScale:
-    """Scales attention weights apart from their mean by 1 + w.
+    """Scales the deviations of attention weights from their mean by 1 + w.
 
     Attributes:
-        w: by how much; 0 changes nothing.
+        w: strength; 0 changes nothing.
     """
 
     w: float

@@ -42,7 +42,7 @@ class Calibration:
     Attributes:
         basket: number of tokens.
         strength: λ, in (0, 1].
-        rows: whose attention is spread: all tokens', or the pooled first or last token's.
+        rows: tokens whose attention is spread: all, or the first or last, if that is pooled.
     """
 
     basket: int

@@ -56,8 +56,8 @@ class ChangedAttention:
         kind = type(transformer).__name__
         if any(computes_own_softmax(module) for module in transformer.modules()):
             raise InjectionError(
-                f"{name}: {kind} computes its own softmax, where attention weights can be "
-                "divided by a temperature (tau=) but not changed otherwise."
+                f"{name}: {kind} computes its own softmax, where only a temperature (tau=) can be "
+                "applied."
             )
         if back_ends is not None and self._original not in back_ends:
             # As engine.attention calls them.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lcbench.errors import RequestError
 from lcbench.tempscale.inject import Injection
@@ -127,10 +128,10 @@ def _query_parameters(layer: nn.Module, name: str, *, by_head: bool) -> list[nn.
 
 def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: Tensor) -> None:
     """Divide by a number, or the rows of each head by its own."""
-    norm = getattr(layer, "q_norm", None)
-    if norm is not None and type(norm).__name__.startswith("Gemma"):
-        # Gemma's norms multiply by 1 + weight.
-        parameters[0].copy_((1 + parameters[0]) / tau - 1)
+    norm: Any = getattr(layer, "q_norm", None)
+    if parameters[0] is getattr(norm, "weight", None):
+        queries = torch.linspace(-1, 1, norm.weight.numel()).view_as(norm.weight)
+        multiply_weight(norm, 1 / float(tau), queries)
         return
     for parameter in parameters:
         # A joint projection holds queries, keys and values, in this order.
@@ -142,3 +143,24 @@ def _divide_queries(layer: nn.Module, parameters: list[nn.Parameter], tau: Tenso
             by_head /= tau[:, None].to(parameter)
         else:
             rows /= tau.to(parameter)
+
+
+def multiply_weight(module: Any, factor: float, example: Tensor) -> None:
+    """Change a module's weight in place, so that its output is multiplied by a factor.
+
+    A bias is left as it is. Some norms (Gemma) multiply by 1 + weight: these return something for a
+    weight of zero.
+
+    Args:
+        module: a norm or a linear layer, with the parameter `weight`.
+        factor: factor of the output.
+        example: input of the module, not zero.
+    """
+    weight = module.weight
+    at_zero, at_one = (
+        functional_call(module, {"weight": torch.full_like(weight, value)}, (example.to(weight),))
+        for value in (0.0, 1.0)
+    )
+    bias = 0.0 if getattr(module, "bias", None) is None else module.bias
+    added = round(float((at_zero - bias).abs().max() / (at_one - at_zero).abs().max()))
+    weight.copy_(factor * (added + weight) - added)

@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -44,12 +44,12 @@ from lcbench.tempscale.attend import (
     register_eager,
     wrap,
 )
+from lcbench.tempscale.lengths import TemperaturesByLength
 from lcbench.tempscale.observe import Observer
 from lcbench.tempscale.policy import Policy, Role, Temperature, parse
 from lcbench.tempscale.prove import (
     Probe,
     Proof,
-    active_probe,
     check_probe,
     run_probe,
 )
@@ -59,8 +59,6 @@ from lcbench.tempscale.unpadded import runs_unpadded, text_of_token
 
 _ROLES: tuple[Role, ...] = ("query", "document")
 _INJECTED = "_lcbench_injected"
-# Lengths whose temperatures are looked up from the start, in tokens: few models read longer texts.
-_FIRST_LENGTHS = 4096
 
 
 class _Run(threading.local):
@@ -112,7 +110,7 @@ class Injection:
         self._modules: list[nn.Module] = []
         self._hooks: list[Any] = []
         self._run = _Run()
-        self._watches = False
+        self._by_length: TemperaturesByLength | None = None
         self._unwatched: Any = None
         self._role: Role | None = None
         self._unencoded: list[tuple[nn.Module, Any]] = []
@@ -124,9 +122,6 @@ class Injection:
                 "another."
             )
         self.policy = policy.resolve(shape_of(model))
-        # By length in tokens, where temperatures go by it; on the model's device:
-        # [lengths, layers or 1, heads or 1].
-        self._taus: Tensor | None = None
         self._read_policy()
         self._original = attention_implementation(self._transformer.config) or "eager"
         try:
@@ -159,7 +154,7 @@ class Injection:
         other = policy.resolve(shape_of(self._model))
         return (
             self._as_input
-            and other.by_length == self._watches
+            and other.by_length == (self._by_length is not None)
             and other.by_head == self.policy.by_head
         )
 
@@ -177,9 +172,8 @@ class Injection:
         self._read_policy()
         try:
             self._assign()
-            if self._watches:
-                self._taus = None
-                self._taus_up_to(_FIRST_LENGTHS, self._transformer.device)
+            if self._by_length is not None:
+                self._by_length.change(self.policy, self._transformer.device)
             self.proof = self._prove(started)
         except BaseException:
             self.remove()
@@ -255,8 +249,7 @@ class Injection:
                 layer = Layer(names[id(module)], self, {}, calls.index(True), sum(calls))
                 setattr(module, LAYER_ATTRIBUTE, layer)
         self._assign()
-        self._watches = self.policy.by_length
-        if self._watches:
+        if self.policy.by_length:
             self._watch_lengths()
 
     def _prove(self, started: float) -> Proof:
@@ -301,10 +294,11 @@ class Injection:
         Through `forward` itself: sentence-transformers calls that, and so no hook would run.
         """
         forward = self._transformer.forward
+        by_length = TemperaturesByLength(self.policy, self._dtype_of_rows, self._transformer.device)
 
         @functools.wraps(forward)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            self._find_rows(args, kwargs)
+            self._find_rows(by_length, args, kwargs)
             try:
                 return forward(*args, **kwargs)
             finally:
@@ -312,8 +306,7 @@ class Injection:
 
         self._unwatched = self._transformer.__dict__.get("forward")
         self._transformer.forward = watched
-        # Before the first batch: a compiled model could not make it.
-        self._taus_up_to(_FIRST_LENGTHS, self._transformer.device)
+        self._by_length = by_length
 
     def _watch_encoding(self, model: nn.Module) -> None:
         """Intercept the role of the texts in each call of `encode`, which passes it as `task`."""
@@ -347,31 +340,14 @@ class Injection:
 
         return watched
 
-    def _find_rows(self, args: Any, kwargs: dict[str, Any]) -> None:
-        """Record the temperature of each text in a batch, by its length.
-
-        Nothing here waits for a GPU: lengths are counted there, and temperatures looked up there.
-        """
+    def _find_rows(
+        self, by_length: TemperaturesByLength, args: Any, kwargs: dict[str, Any]
+    ) -> None:
+        """Record the temperature of each text in a batch, by its length."""
         ids: Any = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
-        if active_probe() is not None:
-            # The probe's texts are short; here they get the policy's extremes, so that it is seen
-            # that each text gets its own.
-            rows = self.extremes.to(ids.device, self._dtype_of_rows)
-        else:
-            lengths, longest = _lengths(ids, kwargs)
-            rows = self._taus_up_to(longest, ids.device)[lengths]
-        self._run.rows = rows
+        self._run.rows = by_length.of_batch(ids, kwargs)
         starts = kwargs.get("cu_seq_lens_q")
         self._run.text_of_token = None if starts is None else text_of_token(starts, ids.shape[1])
-
-    @property
-    def extremes(self) -> Tensor:
-        """Return the lowest and highest temperature by length, for the probe's two texts.
-
-        By layer and head where these differ: [2, layers or 1, heads or 1], float64.
-        """
-        examples = torch.tensor(self.policy.examples())
-        return torch.stack((examples.amin(dim=0), examples.amax(dim=0)))
 
     @property
     def of_layers(self) -> dict[str, Temperature]:
@@ -383,29 +359,13 @@ class Injection:
         """Return the type of temperatures by length; float64 would make all queries float64."""
         return torch.promote_types(torch.float32, self._transformer.dtype)
 
-    def _taus_up_to(self, longest: int, device: torch.device) -> Tensor:
-        """Return the temperatures of a text of each length from 0 to at least `longest`."""
-        taus = self._taus
-        if taus is None or taus.device != device or len(taus) <= longest:
-            taus = self._taus = self._make_taus(longest, device)
-        return taus
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _make_taus(self, longest: int, device: torch.device) -> Tensor:
-        # For more lengths than needed, so that it is not rebuilt for each longer batch. Two threads
-        # may build it at the same time, which is harmless.
-        taus = self.policy.of_lengths(2 * longest)
-        # Also for runs that are differentiated, where the first was not.
-        with torch.inference_mode(False):
-            return torch.tensor(taus, dtype=self._dtype_of_rows, device=device)
-
     def exact_temperatures(self, layer: Layer) -> tuple[tuple[float, ...], ...]:
         """Return a layer's temperature in this run as it was requested.
 
         By text and head where these differ; by length there are two texts, as in the probe.
         """
-        if self._watches:
-            return tuple(map(tuple, _of_layer(self.extremes, layer).tolist()))
+        if self._by_length is not None:
+            return tuple(map(tuple, _of_layer(self._by_length.extremes, layer).tolist()))
         tau = layer.taus[self._role_at_work]
         return (tau if isinstance(tau, tuple) else (tau,),)
 
@@ -419,7 +379,7 @@ class Injection:
             InjectionError: it differs by role, and whose texts these are is not known; or by
                 length, and the batch came by a way that is not watched.
         """
-        if not self._watches:
+        if self._by_length is None:
             role = self._role_at_work
             tensor = layer.tensors.get(role)
             return layer.taus[role] if tensor is None else tensor  # type: ignore[return-value]
@@ -484,11 +444,11 @@ class Injection:
         self._unencoded = []
         if attention_implementation(self._transformer.config) == EAGER:
             self._transformer.set_attn_implementation(self._original)
-        if self._watches:
+        if self._by_length is not None:
             self._transformer.__dict__.pop("forward", None)
             if self._unwatched is not None:
                 self._transformer.forward = self._unwatched
-            self._watches = False
+            self._by_length = None
         for module in self._modules:
             delattr(module, LAYER_ATTRIBUTE)
         self._modules = []
@@ -571,19 +531,3 @@ def _of_layer(taus: Tensor, layer: Layer) -> Tensor:
 def _layer(module: nn.Module) -> Layer:
     layer: Layer = getattr(module, LAYER_ATTRIBUTE)
     return layer
-
-
-def _lengths(ids: Tensor, kwargs: Mapping[str, Any]) -> tuple[Tensor, int]:
-    """Return the tokens of each text that goes through a model, and a bound of them.
-
-    The former are on the model's device, and the latter is known without asking it.
-    """
-    boundaries = kwargs.get("cu_seq_lens_q")
-    if boundaries is not None:
-        longest = kwargs.get("max_length_q")
-        return boundaries.diff().long(), longest if isinstance(longest, int) else ids.shape[1]
-    mask = kwargs.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        return mask.sum(dim=1).long(), mask.shape[1]
-    whole = torch.full((ids.shape[0],), ids.shape[1], device=ids.device)
-    return whole, ids.shape[1]

@@ -38,7 +38,7 @@ _BASE = 512
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Describes the properties of a model that policies depend on.
+    """Describes the properties of a model that repairs depend on.
 
     Attributes:
         layers: number of attention layers; None: not stated in its configuration.
@@ -51,6 +51,8 @@ class ModelShape:
         head_size: dimensions of a query in one head; None: its configuration does not say.
         name: name in results; None: not known, as of a model that was loaded elsewhere.
         revision: revision in results, if the name is known.
+        own_softmax: whether its layers compute their own softmax (MPNet, DeBERTa), where only a
+            temperature can be applied.
     """
 
     layers: int | None
@@ -63,6 +65,7 @@ class ModelShape:
     head_size: int | None = None
     name: str | None = None
     revision: str | None = None
+    own_softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Constant(Policy):
         return self.tau
 
     def _name(self) -> str:
-        return _decimal(self.tau)
+        return decimal(self.tau)
 
     def values(self) -> tuple[float, ...]:
         """Return the temperature."""
@@ -187,7 +190,7 @@ class ByRole(Policy):
         return {"query": self.query, "document": self.document}
 
     def _name(self) -> str:
-        return f"query={_decimal(self.query)},document={_decimal(self.document)}"
+        return f"query={decimal(self.query)},document={decimal(self.document)}"
 
     def values(self) -> tuple[float, ...]:
         """Return both temperatures, the queries' first."""
@@ -379,20 +382,26 @@ class ByHead(Policy):
 
     def _resolve(self, shape: ModelShape) -> Policy:
         self.temperatures.refuse_other(shape.name, shape.revision, shape.layers, shape.heads)
-        return self
+        if self.by_length or any(len(set(layer)) > 1 for layer in self.temperatures.matrices[0]):
+            return self
+        steps = _changes(enumerate(layer[0] for layer in self.temperatures.matrices[0]))
+        if len(steps) == 1:
+            return Constant(steps[0][1], keeps_bias=self.keeps_bias)
+        return ByLayer(steps, keeps_bias=self.keeps_bias)
 
 
 def parse(value: Any, *, keeps_bias: bool = False) -> Policy:
     """Return the policy that a value of `tau=` stands for.
 
-    A policy that is the same constant for every text is that constant.
+    A policy that is the same constant for every text is that constant; a file of temperatures by
+    head is simplified only by `resolve`, which checks that it is for the model.
 
     Raises:
         RequestError: neither a temperature nor a policy.
     """
     if isinstance(value, Mapping):
         policy = _parse_mapping(value)
-        if len(set(policy.values())) == 1:
+        if len(set(policy.values())) == 1 and not policy.by_head:
             policy = Constant(policy.values()[0])
     else:
         policy = Constant(_temperature(value))
@@ -469,8 +478,15 @@ def _parse_steps(value: Any, written: str, kind: str) -> tuple[tuple[int, float]
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise RequestError(f"{written}: {begin} is not a whole number of at least 0.")
         steps[number] = _temperature(tau, written)
-    ordered = sorted(steps.items())
-    changes = [step for i, step in enumerate(ordered) if i == 0 or step[1] != ordered[i - 1][1]]
+    return _changes(sorted(steps.items()))
+
+
+def _changes(steps: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Return ascending steps without those at which the temperature stays the same."""
+    changes: list[tuple[int, float]] = []
+    for step in steps:
+        if not changes or step[1] != changes[-1][1]:
+            changes.append(step)
     return tuple(changes)
 
 
@@ -496,16 +512,16 @@ def _step(steps: Sequence[tuple[int, float]], at: int) -> float:
     return [tau for begin, tau in steps if begin <= at][-1]
 
 
-def _decimal(tau: float) -> str:
+def decimal(value: float) -> str:
     """Return the shortest decimal form, with an exponent only for extremes: 0.80 is 0.8."""
-    if not 1e-9 <= tau < 1e9:
-        return repr(tau)  # 1e+300 would be a name of 301 digits
-    return f"{Decimal(repr(tau)).normalize():f}"
+    if value and not 1e-9 <= abs(value) < 1e9:
+        return repr(value)  # 1e+300 would be a name of 301 digits
+    return f"{Decimal(repr(value)).normalize():f}"
 
 
 def _steps_name(steps: Iterable[tuple[int, float]]) -> str:
-    return ",".join(f"{begin}={_decimal(tau)}" for begin, tau in steps)
+    return ",".join(f"{begin}={decimal(tau)}" for begin, tau in steps)
 
 
 def _written(steps: Iterable[tuple[int, float]]) -> str:
-    return f"{{{', '.join(f'{begin}: {_decimal(tau)}' for begin, tau in steps)}}}"
+    return f"{{{', '.join(f'{begin}: {decimal(tau)}' for begin, tau in steps)}}}"

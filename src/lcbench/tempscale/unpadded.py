@@ -43,7 +43,7 @@ def register() -> str:
     if IMPLEMENTATION not in ALL_ATTENTION_FUNCTIONS:
         AttentionInterface.register(IMPLEMENTATION, attend)
     if IMPLEMENTATION not in ALL_MASK_ATTENTION_FUNCTIONS:
-        AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+        AttentionMaskInterface.register(IMPLEMENTATION, padding_mask)
     return IMPLEMENTATION
 
 
@@ -192,7 +192,7 @@ def text_of_token(starts: Tensor, tokens: int) -> Tensor:
     return texts.repeat_interleave(starts.diff(), output_size=tokens)
 
 
-def _mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+def padding_mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """Return the mask of a padded batch for sdpa; there is none without padding."""
     if attention_mask is None:
         return None

@@ -51,8 +51,7 @@ class Matched:
     Attributes:
         lengths: in tokens, special ones included; the first is that of the short texts.
         matrices: temperatures by layer and head at each length; 1 at the first.
-        unmatched: number of temperatures that are at the end of the range, where the entropy is
-            still another.
+        unmatched: number of temperatures at an end of the range, where the entropy still differs.
     """
 
     lengths: tuple[int, ...]
@@ -88,27 +87,24 @@ def match_entropy(
             "of at least two lengths. Take longer texts, or shorter traced_lengths."
         )
 
-    def observed(tokens: int, taus: NDArray[np.float64] | None, layer: int = 0) -> Any:
+    def read(tokens: int) -> list[list[int]]:
+        """Return the token ids of all texts, each cut to so many."""
         with cut(model, tokens):
-            read = Tokenizer(model, role).tokenize(chosen.texts, prompt)
-        ids = [one.ids.tolist() for one in read]
-        if taus is None:
-            # Not kept: all layers of all texts.
-            return trace(model, ids, 1.0, lambda at: row_entropy(at.observation)[0])
-        return trace(model, ids, _policy(taus), lambda at: at.observation, layers=[layer])
+            tokenizer = Tokenizer(model, role)
+            return [one.ids.tolist() for one in tokenizer.tokenize(chosen.texts, prompt)]
 
     first, *longer = chosen.lengths
     by_layer: dict[int, list[Tensor]] = {}
-    for one in observed(first, None):
+    for one in trace(model, read(first), 1.0, lambda at: row_entropy(at.observation)[0]):
         by_layer.setdefault(one.layer, []).append(one.measured)
     targets = [torch.stack(by_layer[layer]).mean(dim=0) for layer in sorted(by_layer)]
     matrices = [np.ones((len(targets), len(targets[0])))]
     unmatched = 0
     for tokens in longer:
-        taus = np.ones_like(matrices[0])
+        ids, taus = read(tokens), np.ones_like(matrices[0])
         for layer, target in enumerate(targets):
-            observations = [one.measured for one in observed(tokens, taus, layer)]
-            taus[layer], missed = _match(observations, target)
+            seen = trace(model, ids, _policy(taus), lambda at: at.observation, layers=[layer])
+            taus[layer], missed = _match([one.measured for one in seen], target)
             unmatched += missed
             on_layer(tokens, layer)
         matrices.append(taus)
@@ -131,7 +127,7 @@ def _match(observations: Sequence[Observation], target: Tensor) -> tuple[NDArray
     entropy of softmax(z/τ) rises with τ.
 
     Returns:
-        Temperatures, and how many of them are at the end of the range.
+        Temperatures, [heads], and how many of them are at an end of the range.
     """
     low = torch.full_like(target, math.log(LOWEST))
     high = torch.full_like(target, math.log(HIGHEST))

@@ -19,6 +19,7 @@ from lcbench.errors import RequestError
 from lcbench.measures.estimates import Estimate, resampled, spread
 from lcbench.tempscale.heads import HeadTemperatures, Matrix
 from lcbench.tempscale.policy import BASELINE, ByHead, Policy
+from lcbench.tuning.options import SearchOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,25 +47,6 @@ _SHARED = 2 / 3
 _CUTOFF = 10
 _DIGITS = 4
 _RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How temperatures are searched.
-
-    Attributes:
-        trials: number of different temperatures tried in each fold, and for all pairs.
-        folds: number of folds.
-        heads: whether each head has a temperature of its own, instead of groups of layers.
-        by_length: whether temperatures may depend on length.
-        seed: of folds, trials, and bootstrap.
-    """
-
-    trials: int = 18
-    folds: int = 3
-    heads: bool = False
-    by_length: bool = True
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,7 +141,8 @@ def search(
     embed: Embed,
     pairs: Sequence[Pair],
     space: Space,
-    options: SearchOptions = SearchOptions(),
+    options: SearchOptions,
+    seed: int = 0,
     on_trial: Callable[[int, int], None] = lambda done, total: None,
 ) -> Searched:
     """Search the temperatures with which pseudo-queries find the rests of their texts best.
@@ -169,7 +152,8 @@ def search(
             dimensions].
         pairs: queries and documents, of which each query has one.
         space: the temperatures to try.
-        options: how.
+        options: numbers of trials and folds.
+        seed: of folds, trials, and bootstrap.
         on_trial: called after each trial with the numbers of trials done and of all.
 
     Raises:
@@ -181,7 +165,7 @@ def search(
             f"{len(pairs)} of the texts have a title or first sentence and at least 20 words "
             f"besides, and method=search needs {FEWEST_PAIRS}: take more or longer texts."
         )
-    return _Search(embed, pairs, space, options, on_trial).run()
+    return _Search(embed, pairs, space, options, seed, on_trial).run()
 
 
 def require_optuna() -> Any:
@@ -219,6 +203,7 @@ class _Search:
         pairs: Sequence[Pair],
         space: Space,
         options: SearchOptions,
+        seed: int,
         on_trial: Callable[[int, int], None],
     ) -> None:
         self._optuna = require_optuna()
@@ -226,6 +211,7 @@ class _Search:
         self._pairs = pairs
         self._space = space
         self._options = options
+        self._seed = seed
         self._on_trial = on_trial
         self._shared = max(1, round(_SHARED * options.trials))
         self._total = self._shared + (options.folds + 1) * (options.trials - self._shared)
@@ -241,12 +227,12 @@ class _Search:
     def run(self) -> Searched:
         options, count = self._options, len(self._pairs)
         every = np.arange(count)
-        # Parameters of the shared trials, and the similarities of all queries and documents.
+        # Parameters of each shared trial, with the similarities of all queries and documents.
         shared = []
         for one in self._starts():
             shared.append((one, self._similarities(one, every, every)))
             self._count()
-        order = np.random.default_rng(options.seed).permutation(count)
+        order = np.random.default_rng(self._seed).permutation(count)
         folds = np.array_split(order, options.folds)
         gains, baseline = np.zeros(count), ndcg(shared[0][1], every)
         for number, held_out in enumerate(folds):
@@ -256,7 +242,7 @@ class _Search:
             found = known[0][held_out] if known else self._similarities(best, held_out, every)
             gains[held_out] = ndcg(found, held_out) - baseline[held_out]
         best = self._best(shared, every, options.folds)
-        drawn = resampled(count, _RESAMPLES, options.seed)
+        drawn = resampled(count, _RESAMPLES, self._seed)
         gain = spread(drawn @ gains / drawn.sum(axis=1), count)
         tried = self._space.matrices(best)
         ones = self._space.matrices(self._space.constant(1.0))
@@ -273,7 +259,7 @@ class _Search:
     def _starts(self) -> list[Parameters]:
         """Return the parameters of the trials that do not depend on scores, τ = 1 first."""
         found = [self._space.constant(tau) for tau in (1.0, *_CONSTANTS)][: self._shared]
-        sampler = self._sampler("QMCSampler", self._options.seed, scramble=True)
+        sampler = self._sampler("QMCSampler", self._seed, scramble=True)
         study = self._study(sampler, [(found[0], 0.0)])
         while len(found) < self._shared:
             trial = study.ask(self._distributions)
@@ -293,7 +279,7 @@ class _Search:
             (one, float(ndcg(found[np.ix_(own, own)], places).mean())) for one, found in shared
         ]
         sampler = self._sampler(
-            "TPESampler", self._options.seed + number, multivariate=True, n_startup_trials=0
+            "TPESampler", self._seed + number, multivariate=True, n_startup_trials=0
         )
         study = self._study(sampler, tried)
         for _ in range(self._options.trials - self._shared):
@@ -301,7 +287,7 @@ class _Search:
             found = self._similarities(dict(trial.params), own, own)
             study.tell(trial, float(ndcg(found, places).mean()))
             self._count()
-        # Of equal scores the first: of none, τ = 1.
+        # The first of equal scores: τ = 1 where nothing is better.
         return dict(study.best_params)
 
     def _similarities(
@@ -320,7 +306,7 @@ class _Search:
 
     def _sampler(self, name: str, seed: int, **options: Any) -> Any:
         with warnings.catch_warnings():
-            # It is experimental, says Optuna.
+            # Optuna warns that samplers or their options are experimental.
             warnings.simplefilter("ignore")
             return getattr(self._optuna.samplers, name)(seed=seed, **options)
 

@@ -447,6 +447,23 @@ def column_of_right(cell: CellItems) -> str:
     return "predictions"
 
 
+def as_bits(right: NDArray[np.bool_]) -> NDArray[np.uint64] | None:
+    """Return the experiments that classify each text correctly as bits, shape (texts,).
+
+    Args:
+        right: shape (texts, experiments).
+
+    Returns:
+        The bits; None if there are too many experiments.
+    """
+    count = right.shape[1]
+    if count > _MOST_BITS:
+        return None
+    places = np.arange(count, dtype=np.uint64)
+    bits: NDArray[np.uint64] = (right.astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
+    return bits
+
+
 def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedinteger[Any]] | None:
     """Return the experiments that classify each text correctly, as bits.
 
@@ -458,9 +475,7 @@ def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedint
         The bits; None if they do not give the accuracies, or there are too many experiments.
     """
     count = len(draws)
-    if count > _MOST_BITS:
-        return None
-    places = np.arange(count, dtype=np.uint64)
+    bits: NDArray[np.uint64] | None
     if "right" in rows.column_names:
         bits = rows["right"].to_numpy().astype(np.uint64)
     else:
@@ -469,7 +484,10 @@ def _right(rows: pa.Table, draws: NDArray[np.float64]) -> NDArray[np.unsignedint
             return None
         labels = rows["gold"].combine_chunks().take(np.repeat(np.arange(len(rows)), count))
         right = pc.equal(predicted.flatten(), labels).to_numpy(zero_copy_only=False)
-        bits = (right.reshape(-1, count).astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
+        bits = as_bits(right.reshape(-1, count))
+    if bits is None:
+        return None
+    places = np.arange(count, dtype=np.uint64)
     accuracies = [float((bits >> place & np.uint64(1)).mean()) for place in places]
     if not np.allclose(accuracies, draws, rtol=0, atol=ROUNDING):
         return None

@@ -12,7 +12,7 @@ from lcbench.reporting.figures.printed import written
 from lcbench.reporting.figures.windows import windows_csv, windows_figures
 from lcbench.reporting.statistics import NOTHING
 from lcbench.reporting.table1 import build_tables
-from lcbench.reporting.tables.windows import Extents, extents_of, windows_table
+from lcbench.reporting.tables.windows import WindowComparison, compare_windows, windows_table
 from lcbench.results.folder import Results
 
 TASK = "NFCorpus"
@@ -38,41 +38,45 @@ def rows_of(tokens: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> list[Extents]:
+def found(tmp_path: Path) -> list[WindowComparison]:
     results = Results(tmp_path)
     for written_as, score, tokens in CELLS.values():
         repair = Repair() if written_as is None else parse_repair(written_as)
         write_cell(results, TASK, score, rows_of(tokens), repair=repair)
     scores = results.read(lambda task, _: "Retr", pytest.fail)
-    return [one for table in build_tables(scores) for one in extents_of(table, scores)]
+    return [one for table in build_tables(scores) for one in compare_windows(table, scores)]
 
 
-def test_tokens_are_those_of_each_document_once(found: list[Extents]) -> None:
+def test_tokens_are_those_of_each_document_once(found: list[WindowComparison]) -> None:
     (one,) = found
-    assert [(extent.policy, extent.tokens, extent.score) for extent in one.extents] == [
+    assert [(row.policy, row.tokens, row.score) for row in one.rows] == [
         ("chunks=first=64", 64, pytest.approx(40)),
         ("1", 192, 50),
         ("0.8 + chunks=mean=64", 250, pytest.approx(59.8)),
         ("chunks=mean=64", 384, 60),
     ]
-    assert [extent.is_truncated for extent in one.extents] == [True, True, False, False]
-    assert [extent.improvement for extent in one.extents] == [
+    assert [row.is_truncated for row in one.rows] == [True, True, False, False]
+    assert [row.improvement for row in one.rows] == [
         *(pytest.approx(-20), None, pytest.approx(19.6), pytest.approx(20)),
     ]
 
 
-def test_the_sentence_names_the_best_and_the_cheapest_that_is_as_good(found: list[Extents]) -> None:
+def test_the_sentence_names_the_best_and_the_cheapest_that_is_as_good(
+    found: list[WindowComparison],
+) -> None:
     (one,) = found
     assert one.sentence == (
         f"{one.label}, NFCorpus: the model reads 192 tokens of a relevant document and scores "
         "50.00. The best, chunks mean=64, scores 60.00 (+20.00 %) and reads 384 tokens, 2.0 times "
         "as many. τ = 0.8 + chunks mean=64 is within 1 % of it with 250 tokens."
     )
-    worse = Extents(one.group, one.label, one.task, one.extents[:2])
+    worse = WindowComparison(one.group, one.label, one.task, one.rows[:2])
     assert worse.sentence.endswith("No repair that reads more or less scores higher.")
 
 
-def test_the_table_and_the_figure_show_every_repair(found: list[Extents], tmp_path: Path) -> None:
+def test_the_table_and_the_figure_show_every_repair(
+    found: list[WindowComparison], tmp_path: Path
+) -> None:
     table = windows_table(found, {found[0].group: NOTHING})
     assert table is not None
     (section,) = table.sections
@@ -94,6 +98,6 @@ def test_repairs_that_read_the_window_have_none(tmp_path: Path) -> None:
     for repair in (Repair(), parse_repair({"tau": 0.8})):
         write_cell(results, TASK, 0.5, rows_of((9, 9)), repair=repair)
     scores = results.read(lambda task, _: "Retr", pytest.fail)
-    assert all(not extents_of(table, scores) for table in build_tables(scores))
+    assert all(not compare_windows(table, scores) for table in build_tables(scores))
     assert windows_table([], {}) is None
     assert windows_figures([]) == []

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from lcbench.repair.repair import label_of
 from lcbench.reporting.figures.panels import pages
 from lcbench.reporting.figures.printed import csv_text, new_figure, style
-from lcbench.reporting.tables.windows import Extents
+from lcbench.reporting.tables.windows import WindowComparison
 
 _ACROSS = 2
 _PANELS_PER_PAGE = 6
 
 
-def windows_figures(found: Sequence[Extents]) -> list[Figure]:
-    """Draw a panel for each model and task: what is truncated as a line, all others as points."""
+def windows_figures(found: Sequence[WindowComparison]) -> list[Figure]:
+    """Draw a panel for each model and task: truncated documents as a line, others as points."""
     figures = []
     for page in pages(len(found), _PANELS_PER_PAGE):
         of_page = [found[place] for place in page]
@@ -24,17 +24,17 @@ def windows_figures(found: Sequence[Extents]) -> list[Figure]:
         figure = new_figure(5.4 * across, 3.6 * down, "constrained")
         for place, one in enumerate(of_page):
             axes = figure.add_subplot(down, across, place + 1)
-            cut = [extent for extent in one.extents if extent.is_truncated]
+            cut = [row for row in one.rows if row.is_truncated]
             axes.plot(
-                [extent.tokens for extent in cut],
-                [extent.score for extent in cut],
+                [row.tokens for row in cut],
+                [row.score for row in cut],
                 label="read from the beginning, τ = 1",
                 **style(None),
             )
-            others = [extent for extent in one.extents if not extent.is_truncated]
-            for order, extent in enumerate(others):
+            others = [row for row in one.rows if not row.is_truncated]
+            for order, row in enumerate(others):
                 look = {**style(order), "linestyle": "none", "markersize": 7}
-                axes.plot([extent.tokens], [extent.score], label=label_of(extent.policy), **look)
+                axes.plot([row.tokens], [row.score], label=label_of(row.policy), **look)
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.set_xlabel("tokens read of a relevant document")
@@ -46,8 +46,8 @@ def windows_figures(found: Sequence[Extents]) -> list[Figure]:
     return figures
 
 
-def windows_csv(found: Sequence[Extents]) -> str:
-    """Return the data of the figures: one row a repair."""
+def windows_csv(found: Sequence[WindowComparison]) -> str:
+    """Return the data of the figures, one row per repair."""
     return csv_text(
         ("scores", "model", "task", "policy", "tokens", "score", "improvement"),
         [
@@ -55,12 +55,12 @@ def windows_csv(found: Sequence[Extents]) -> str:
                 one.group,
                 one.label,
                 one.task,
-                extent.policy,
-                extent.tokens,
-                extent.score,
-                extent.improvement,
+                row.policy,
+                row.tokens,
+                row.score,
+                row.improvement,
             )
             for one in found
-            for extent in one.extents
+            for row in one.rows
         ],
     )

@@ -129,17 +129,17 @@ def name_of(one: Identified) -> str:
 
 
 def with_distinct_labels(
-    measurements: Iterable[Kind], besides: Iterable[Identified] = ()
+    measurements: Iterable[Kind], others: Iterable[Identified] = ()
 ) -> list[Kind]:
     """Return measurements with a label for models that differ in nothing but their revision.
 
     Args:
-        measurements: of any models.
-        besides: others in the same report.
+        measurements: measurements of any models.
+        others: further measurements in the same report.
     """
     measurements = list(measurements)
     revisions: dict[str, set[str]] = {}
-    every: list[Identified] = [*measurements, *besides]
+    every: list[Identified] = [*measurements, *others]
     for one in every:
         revisions.setdefault(name_of(one), set()).add(one.revision)
     return [

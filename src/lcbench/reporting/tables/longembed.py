@@ -1,8 +1,8 @@
-"""Shows the numbers that LongEmbed published beside scores of the same models.
+"""Shows LongEmbed's published scores next to those of the same models.
 
-They are those of the paper (arXiv:2404.12096) and, where its repository has others, of that
-(`results/longembed`). They are no targets: all of them scale attention by length, and the authors'
-code takes positions from the longest text of a batch.
+They are the numbers of the paper (arXiv:2404.12096) and, where they differ, of its repository
+(`results/longembed`). They are no targets: all runs but nomic's scale attention by length, and the
+authors' code takes positions from the longest text of a batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, str] = {
     "LEMBSummScreenFDRetrieval": "SummScreenFD",
     "LEMBWikimQARetrieval": "2WikimQA",
 }
-"""What columns of LongEmbed's tables are called, by task in mteb."""
+"""The names of columns in LongEmbed's tables, by task in mteb."""
 AVERAGE = "Avg"
 
 _NOTES = (
@@ -35,9 +35,9 @@ _NOTES = (
     "missing.",
     "LongEmbed's numbers (arXiv:2404.12096) are with its attention scaling by length, "
     "tau={length: {logn: 512}} for a window of 512 (the runs of nomic have none), and with the "
-    "models' prompts (protocol=model).",
+    "models' prompts (of E5-base: protocol=leaderboard).",
 )
-_OF_REPOSITORY = "(repository): of the result files in LongEmbed's repository, which differ."
+_OF_REPOSITORY = "(repository): from the result files in LongEmbed's repository, which differ."
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Published:
     Attributes:
         model: name on the hub.
         window: tokens that were read of a text.
-        method: what extends the model's window; empty: nothing.
+        method: method that extends the model's window; empty: none.
         source: `paper` or `repository`.
         scores: × 100, by task and `Avg`; None: not printed.
     """

@@ -1,4 +1,4 @@
-"""Compares a model's repairs: by column, length of texts, held-out choice and cost."""
+"""Compares a model's repairs by column, length of texts, held-out choice and cost."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class RepairRow:
         improvements: relative improvements in % by column, `Avg` and third of length; None is a
             missing value.
         known: their uncertainty, in bands over all repairs of the model.
-        held_out: number of tasks for which it is best over the other tasks; None: it is not among
-            the repairs that are chosen from.
+        held_out: number of tasks for which it is the best candidate on the other tasks; None: it
+            is not a candidate (`choice.ModelChoice.candidates`).
         speed: speed of encoding.
         vectors: vectors per document.
         exported: whether `lcbench export` can write a model with it, or under which condition.
@@ -244,7 +244,7 @@ def _row(
         known,
         held_out.get(policy),
         speed_of(block, policy, provenance),
-        "one a chunk" if parts.get("chunks", "").startswith("max") else "1",
+        "1 per chunk" if parts.get("chunks", "").startswith("max") else "1",
         exported(parts),
     )
 
@@ -299,7 +299,7 @@ def speed_of(block: Block, policy: str, provenance: Provenance) -> Speed:
     """Return the speed of encoding under a repair, relative to the baseline.
 
     Tokens per second are compared over the tasks of which both encoded the same number of tokens on
-    the same hardware. A correction does not change them: it has the speed of what it corrects.
+    the same hardware. A correction does not change the speed.
 
     Args:
         block: block of the model.
@@ -335,7 +335,7 @@ _AMOUNTS = ("tokens", "seconds")
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What a cell encoded, and where."""
+    """The tokens that a cell encoded, in which time and on which hardware."""
 
     tokens: float
     seconds: float
@@ -398,15 +398,16 @@ def _notes(compared: Sequence[RepairComparison]) -> Iterable[str]:
     for one in compared:
         if one.choice is not None:
             yield (
-                f"{one.block.label}, Best for: of how many of {len(one.choice.held_out)} tasks it "
-                "is best over the other tasks, without those that share items. Choosing so gains "
-                f"{two_decimals(one.choice.held_out_gain)} % of Avg. Temperatures by role, layer "
-                "or length are not chosen from."
+                f"{one.block.label}, Best for: the number of tasks, of "
+                f"{len(one.choice.held_out)}, for which it is chosen as the best repair of the "
+                "other tasks, without those that share items. Such a choice gains "
+                f"{two_decimals(one.choice.held_out_gain)} % of Avg. Repairs with a temperature "
+                "by role, layer, head or length are no candidates."
             )
     yield (
         "Speed: tokens per second of encoding relative to the baseline, as recorded while the "
-        "cells were run, over tasks of which both encoded the same tokens on the same hardware. A "
-        "correction takes no part in encoding."
+        "cells were run, over tasks of which both encoded the same tokens on the same hardware. "
+        "Corrections do not take part in encoding."
     )
     reasons: dict[str, list[str]] = {}
     for one in compared:

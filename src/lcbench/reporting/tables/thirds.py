@@ -7,9 +7,8 @@ tasks, their intervals and bands are those of Table 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,6 @@ import numpy as np
 from lcbench.reporting.intervals import of_outcomes
 from lcbench.reporting.means import of_table
 from lcbench.reporting.score_table import (
-    AVERAGE,
     BASELINE,
     Block,
     Column,
@@ -26,9 +24,10 @@ from lcbench.reporting.score_table import (
     relative_improvement,
 )
 from lcbench.reporting.statistics import Uncertainty
+from lcbench.reporting.table1 import column_means
 from lcbench.reporting.tables.changes import FEWEST_ITEMS
 from lcbench.reporting.task_intervals import TaskItems, task_outcome
-from lcbench.uncertainty.items import Sample, Samples, score_of
+from lcbench.uncertainty.items import Sample, Samples, as_bits, score_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 
 LENGTHS = ("Short", "Medium", "Long")
 """The columns of thirds, from short to long texts."""
-
-# Experiments of a classification whose bits fit into a signed 64-bit number.
-_MOST_BITS = 63
 
 
 @dataclass(frozen=True)
@@ -134,10 +130,7 @@ def _samples(items: Items, policy: str, parts: Sequence[NDArray[np.int64]]) -> S
         draws, bits = None, None
         if items.right:
             right = items.right[policy][rows]
-            draws = right.mean(axis=0, dtype=np.float64)
-            if len(draws) <= _MOST_BITS:
-                places = np.arange(len(draws), dtype=np.uint64)
-                bits = (right.astype(np.uint64) << places).sum(axis=1, dtype=np.uint64)
+            draws, bits = right.mean(axis=0, dtype=np.float64), as_bits(right)
         gold = None if items.gold is None else items.gold[rows]
         found["", str(number)] = Sample((number,), values, gold, draws, "items", bits)
     return found
@@ -176,7 +169,7 @@ def scores_by_third(
         for name in LENGTHS
         for one in found
     )
-    scores = {policy: _means(tasks, policy) for policy in block.policies}
+    scores = {policy: column_means(tasks, policy, columns) for policy in block.policies}
     raw = scores[BASELINE]
     improvements = {
         policy: {name: relative_improvement(row[name], raw[name]) for name in row}
@@ -190,7 +183,7 @@ def scores_by_third(
         outcomes = {
             _name(one.task, name): task_outcome(
                 _name(one.task, name),
-                {(block.label, policy): (score_of(of), None) for policy, of in samples.items()},
+                {(block.label, policy): score_of(of) for policy, of in samples.items()},
                 TaskItems(
                     {(block.label, policy): of for policy, of in samples.items()},
                     {},
@@ -217,16 +210,3 @@ def scores_by_third(
 
 def _name(task: str, third: str) -> str:
     return f"{task} ({third.lower()})"
-
-
-def _means(tasks: Iterable[TaskScores], policy: str) -> dict[str, float | None]:
-    of: dict[str, list[float | None]] = {}
-    for task in tasks:
-        of.setdefault(task.column, []).append(task.scores[policy])
-    means = {name: _mean(values) for name, values in of.items()}
-    return {**means, AVERAGE: _mean(list(means.values()))}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None

@@ -1,7 +1,7 @@
-"""Score by how much of a document is read: truncated, in chunks, or by an extended window.
+"""Shows scores by how much of a document is read: truncated, in chunks, or in a longer window.
 
-What is read of a document is in the items of each cell, since it depends on the repair. Only tables
-with a repair that reads more or less than the model's window have this.
+The tokens that are read are in the items of each cell, since they depend on the repair. Only models
+with a repair that reads in chunks or extends the window are shown.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from lcbench.results.files import CellFiles
 
-# Parts of a repair that change how much is read.
+# Keys of parts of a repair that change how much is read.
 _READING = ("chunks", "extend")
-# A score this close to the best, in %, is as good for the advice.
+# Scores that are below the best by less than this, in %, count as equally good in the sentence.
 _AS_GOOD = 1.0
 
 
 @dataclass(frozen=True)
-class Extent:
-    """What a repair reads of a task's relevant documents, and its score.
+class WindowRow:
+    """The tokens that a repair reads of a task's relevant documents, and its score.
 
     Attributes:
         policy: name of the repair in results.
@@ -51,34 +51,34 @@ class Extent:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether the beginning of a document is read at once, at τ = 1."""
+        """Whether only the beginning of a document is read, at τ = 1."""
         parts = parts_of(self.policy)
         first = parts.pop("chunks", "first=").startswith("first=")
         return first and not parts
 
 
 @dataclass(frozen=True)
-class Extents:
+class WindowComparison:
     """The repairs of one model on one task, by tokens read.
 
     Attributes:
         group: table of scores.
         label: name of the model.
         task: a retrieval or reranking task.
-        extents: at least the baseline and another one.
+        rows: the baseline and at least one repair, by tokens read.
     """
 
     group: str
     label: str
     task: str
-    extents: tuple[Extent, ...]
+    rows: tuple[WindowRow, ...]
 
     @property
     def sentence(self) -> str:
         """Which repair scores best, what it reads, and which reads least for about as much."""
-        base = next(one for one in self.extents if one.policy == BASELINE)
-        best = max(self.extents, key=lambda one: (one.score, -one.tokens))
-        enough = [one for one in self.extents if one.score >= best.score * (1 - _AS_GOOD / 100)]
+        base = next(one for one in self.rows if one.policy == BASELINE)
+        best = max(self.rows, key=lambda one: (one.score, -one.tokens))
+        enough = [one for one in self.rows if one.score >= best.score * (1 - _AS_GOOD / 100)]
         least = min(enough, key=lambda one: one.tokens)
         said = (
             f"{self.label}, {self.task}: the model reads {base.tokens:,.0f} tokens of a relevant "
@@ -100,41 +100,41 @@ class Extents:
         return said
 
 
-def extents_of(table: ScoreTable, scores: pd.DataFrame) -> list[Extents]:
-    """Return what the repairs of a table read; empty if all read the model's window.
+def compare_windows(table: ScoreTable, scores: pd.DataFrame) -> list[WindowComparison]:
+    """Compare the repairs of a table by the tokens read; empty if all read the model's window.
 
     Args:
         table: one of `table1.build_tables`.
         scores: frame that it was built from.
     """
     found = []
-    rows = None
+    cells = None
     for block in table.blocks:
         if not any(set(_READING) & parts_of(policy).keys() for policy in block.policies):
             continue
-        rows = rows_by_cell(table, scores) if rows is None else rows
+        cells = rows_by_cell(table, scores) if cells is None else cells
         for task in block.tasks:
-            extents = []
+            rows = []
             for policy in block.policies:
                 score = task.scores[policy]
-                cell = rows.get((block.label, policy, task.task))
+                cell = cells.get((block.label, policy, task.task))
                 tokens = None if score is None or not cell else _tokens_read(cell[-1].files)
                 if score is not None and tokens is not None:
                     gain = None if policy == BASELINE else task.improvement(policy)
-                    extents.append(Extent(policy, tokens, score, gain))
-            if len(extents) > 1 and any(one.policy == BASELINE for one in extents):
-                extents.sort(key=lambda one: (one.tokens, one.policy))
-                found.append(Extents(table.group, block.label, task.task, tuple(extents)))
+                    rows.append(WindowRow(policy, tokens, score, gain))
+            if len(rows) > 1 and any(one.policy == BASELINE for one in rows):
+                rows.sort(key=lambda one: (one.tokens, one.policy))
+                found.append(WindowComparison(table.group, block.label, task.task, tuple(rows)))
     return found
 
 
 def windows_table(
-    found: Sequence[Extents], statistics: Mapping[str, TableStatistics]
+    found: Sequence[WindowComparison], statistics: Mapping[str, TableStatistics]
 ) -> Table | None:
     """Return scores by what is read of a document; None if there is nothing to show.
 
     Args:
-        found: results of `extents_of`.
+        found: results of `compare_windows`.
         statistics: statistics of each table of scores, by group.
     """
     if not found:
@@ -142,7 +142,7 @@ def windows_table(
     return Table(
         name="windows",
         title="Scores by how much of a document is read",
-        header=("Repair", "Tokens read", "Of τ = 1", "Score", "Relative (%)"),
+        header=("Repair", "Tokens read", "× baseline", "Score", "Gain (%)"),
         labels=1,
         sections=tuple(
             Section(f"{one.label}, {one.task}", tuple(_rows(one, statistics[one.group])), one.group)
@@ -150,28 +150,28 @@ def windows_table(
         ),
         notes=(
             "Tokens read: of a relevant document, on average over these; prompt and special tokens "
-            "counted once. Chunks add those to each chunk. The time of a forward pass grows faster "
-            "than the tokens that are read at once, and as fast as the number of chunks.",
+            "counted once, though each chunk has them. The time of encoding is proportional to the "
+            "number of chunks; it grows faster than the tokens that are read at once.",
             *(one.sentence for one in found),
         ),
     )
 
 
-def _rows(one: Extents, statistics: TableStatistics) -> list[tuple[Entry, ...]]:
-    base = next(extent.tokens for extent in one.extents if extent.policy == BASELINE)
+def _rows(one: WindowComparison, statistics: TableStatistics) -> list[tuple[Entry, ...]]:
+    base = next(row.tokens for row in one.rows if row.policy == BASELINE)
     return [
         (
-            name(label_of(extent.policy)),
-            formatted(extent.tokens, ",.0f"),
-            formatted(extent.tokens / base, ".2f"),
-            number(extent.score),
+            name(label_of(row.policy)),
+            formatted(row.tokens, ",.0f"),
+            formatted(row.tokens / base, ".2f"),
+            number(row.score),
             Entry("")
-            if extent.policy == BASELINE
+            if row.policy == BASELINE
             else improvement(
-                extent.improvement, statistics.cells.get((one.label, extent.policy, one.task))
+                row.improvement, statistics.cells.get((one.label, row.policy, one.task))
             ),
         )
-        for extent in one.extents
+        for row in one.rows
     ]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.system.plugins import plugins
+from lcbench.system.words import reason_of
 from lcbench.tasks.corpus.names import OWN, safe_name
 from lcbench.tasks.registry import registry, subsets_of
 from lcbench.tasks.source import Origin, Part, Source, Texts, no_subset
@@ -104,10 +105,9 @@ def _imported(target: str, folder: str) -> Any:
     try:
         found: Any = getattr(import_module(module), name, None)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RequestError(
-            f"tasks={target}: {module} cannot be imported ({reason}). Modules are looked for in "
-            f"the environment{f' and in {folder}' if folder else ''}."
+            f"tasks={target}: {module} cannot be imported ({reason_of(error)}). Modules are looked "
+            f"for in the environment{f' and in {folder}' if folder else ''}."
         ) from error
     is_task = isinstance(found, type) and issubclass(found, AbsTask)
     if not is_task or issubclass(found, AbsTaskAggregate) or not hasattr(found, "metadata"):

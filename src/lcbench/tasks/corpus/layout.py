@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lcbench.errors import RequestError
+from lcbench.system.words import reason_of
 from lcbench.tasks.corpus.digests import digest_of_file
 from lcbench.tasks.corpus.names import safe_name, task_name
 from lcbench.tasks.corpus.plan import OwnTask, Table
@@ -233,9 +234,8 @@ def _of_splits(texts: OwnTexts, folder: Path) -> dict[str, Rows]:
     except RequestError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RequestError(
-            f"tasks={texts.path}: datasets cannot read {folder} ({reason})."
+            f"tasks={texts.path}: datasets cannot read {folder} ({reason_of(error)})."
         ) from error
     if texts.part is not None and texts.part not in splits:
         raise RequestError(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lcbench.errors import RequestError, did_you_mean
+from lcbench.system.words import reason_of
 from lcbench.tasks.corpus.spec import COMPRESSED, ENDINGS
 
 # Of JSON, where each row has its own keys: so many rows say which columns there are.
@@ -302,5 +303,4 @@ def _dataset(rows: Rows, columns: Sequence[str] | None) -> Iterator[Row]:
     except RequestError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise wrong(rows, None, f"datasets cannot read it ({reason}).") from error
+        raise wrong(rows, None, f"datasets cannot read it ({reason_of(error)}).") from error

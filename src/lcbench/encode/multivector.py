@@ -1,4 +1,4 @@
-"""Texts with several vectors each, and their similarity: the largest of any of them."""
+"""Multi-vector embeddings: several vectors for a text, of which the most similar counts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lcbench.errors import StorageError
 _SIMILARITIES = 2**26
 
 
-class Several(Sequence[NDArray[np.float32]]):
-    """The vectors of texts, several each; an item is those of one text: [vectors, dimensions].
+class MultiVectors(Sequence[NDArray[np.float32]]):
+    """Embeddings of texts that have several vectors each; an item is [vectors, dimensions].
 
     Attributes:
         rows: vectors, [vectors, dimensions].
@@ -35,15 +35,15 @@ class Several(Sequence[NDArray[np.float32]]):
     @overload
     def __getitem__(self, which: int) -> NDArray[np.float32]: ...
     @overload
-    def __getitem__(self, which: slice) -> Several: ...
-    def __getitem__(self, which: int | slice) -> NDArray[np.float32] | Several:
+    def __getitem__(self, which: slice) -> MultiVectors: ...
+    def __getitem__(self, which: int | slice) -> NDArray[np.float32] | MultiVectors:
         if isinstance(which, slice):
-            return Several(self.rows, self.bounds[which])
+            return MultiVectors(self.rows, self.bounds[which])
         start, stop = self.bounds[which]
         return self.rows[start:stop]
 
 
-class SeveralBuilder:
+class MultiVectorsBuilder:
     """Collects the vectors of texts in a file, so that those of a corpus need not fit into memory.
 
     The file has no name, and is gone with the last reference to its vectors.
@@ -72,7 +72,7 @@ class SeveralBuilder:
         self._rows, self._dimensions = int(ends[-1]), rows.shape[1]
         return np.stack([ends - counts, ends], axis=1)
 
-    def finish(self, bounds: NDArray[np.int64]) -> Several:
+    def finish(self, bounds: NDArray[np.int64]) -> MultiVectors:
         """Return the vectors of all texts.
 
         Args:
@@ -80,13 +80,13 @@ class SeveralBuilder:
         """
         shape = (self._rows, self._dimensions)
         if not self._rows:
-            return Several(np.empty(shape, dtype=np.float32), bounds)
+            return MultiVectors(np.empty(shape, dtype=np.float32), bounds)
         self._file.flush()
         rows = np.memmap(self._file, dtype=np.float32, mode="r+", shape=shape)
-        return Several(np.asarray(rows), bounds)
+        return MultiVectors(np.asarray(rows), bounds)
 
 
-def largest_similarity(
+def max_similarity(
     similarity: Callable[[Any, Any], torch.Tensor], left: Any, right: Sequence[Any]
 ) -> torch.Tensor:
     """Return the largest similarity of each vector with those of each text: [left, texts].
