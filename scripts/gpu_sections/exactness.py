@@ -52,9 +52,14 @@ _POLICIES: dict[str, tuple[Any, str]] = {
     "by role": ({"query": 0.7, "document": 1.3}, "role"),
     "by layer": ({"layers": {0: 1.0, 1: 0.7}}, "layers"),
     "by length": ({"length": {0: 1.0, 10: 0.9, 16: 0.6}}, "steps"),
+    "by head": (None, "two heads"),
 }
+# Of the two heads of each layer.
+_BY_HEAD = [[0.7, 1.2], [1.0, 0.6]]
 # Those that each kernel is tried with: a scale, a small one, and scaled queries.
-_OF_KERNELS = ("0.8", "0.1", "by length")
+_OF_KERNELS = ("0.8", "0.1", "by length", "by head")
+# What changes attention besides τ: `attend=`, and SelfExtend for rotary models.
+_CHANGES = ("attnscale", "calibrate", "selfextend")
 # What makes the logits of heads of 64 as large as those of the tests' heads of 8.
 _SMALLER = 0.3
 # The largest logit of attention that is made as large as some trained models have.
@@ -112,6 +117,8 @@ def run(check: Check) -> None:
                     _compare(check, architecture, dtype, back_ends)
     with check.part("large logits"):
         _large_logits(check, back_ends[:3])
+    with check.part("changed attention"):
+        _changed_attention(check, back_ends[:3])
     with check.part("means without padding"):
         _pooling(check)
     if check.cuda:
@@ -147,10 +154,12 @@ def _back_ends_of(architecture: str, back_ends: Sequence[BackEnd]) -> list[BackE
     ]
 
 
-def _taus(name: str, lengths: Sequence[int]) -> list[list[float]]:
-    """Return τ by layer and text."""
+def _taus(name: str, lengths: Sequence[int]) -> list[list[Any]]:
+    """Return τ by layer and text, and head where these differ."""
     import exactness
 
+    if name == "two heads":
+        return [[layer] * len(lengths) for layer in _BY_HEAD]
     try:
         constant = float(name)
     except ValueError:
@@ -208,8 +217,9 @@ def _compare(check: Check, architecture: str, dtype: str, back_ends: Sequence[Ba
             if back_end.kernel is not None and policy not in _OF_KERNELS:
                 cells.append("–")
                 continue
-            tau = _POLICIES[policy][0]
-            smallest = min(map(min, _taus(_POLICIES[policy][1], lengths)))
+            tau = _POLICIES[policy][0] or {"heads": exactness.heads_file([_BY_HEAD])}
+            taus = torch.tensor(_taus(_POLICIES[policy][1], lengths))
+            smallest = float(taus.min())
             error = _error(check, model, back_end, tau, lengths, expected[policy, lengths])
             limit = _LIMITS[dtype] * max(1.0, 1 / smallest)
             cells.append(error if isinstance(error, str) else f"{error:.1e}")
@@ -295,6 +305,60 @@ def _large_logits(check: Check, back_ends: Sequence[BackEnd]) -> None:
                     cells.append(f"{error:.1e} (proof {proof:.1e})")
                 name = f"{architecture}, {dtype}, {back_end.name}"
                 check.add_row("errors with logits of 50", heading, [name, *cells])
+
+
+def _changed_attention(check: Check, back_ends: Sequence[BackEnd]) -> None:
+    """Compare what changes attention besides τ with itself in float32 on the CPU.
+
+    There, tests compare it with its formula.
+    """
+    import torch
+
+    heading = ["architecture, dtype, back end", *_CHANGES]
+    for architecture in ("BERT", "Mistral"):
+        expected = {}
+        for change in _CHANGES:
+            exact = _make(architecture)
+            exact.set_attn_implementation("sdpa")
+            if _change(exact, change):
+                expected[change] = _states(exact, _RAGGED, "cpu")
+        for dtype in _LIMITS:
+            if not check.has_time(f"changed attention, {architecture} in {dtype}", 3.0):
+                continue
+            for back_end in _back_ends_of(architecture, back_ends):
+                name = f"{architecture}, {dtype}, {back_end.name}"
+                cells = []
+                for change in _CHANGES:
+                    if change not in expected:
+                        cells.append("–")
+                        continue
+                    model = _make(architecture).to(getattr(torch, dtype)).to(check.device)
+                    model.set_attn_implementation(back_end.implementation)
+                    _change(model, change)
+                    got = _states(model, _RAGGED, check.device)
+                    wanted = expected[change]
+                    error = float((got - wanted).abs().max() / wanted.abs().max())
+                    cells.append(f"{error:.1e}")
+                    limit = _LIMITS[dtype]
+                    check.require(error <= limit, f"{name}, {change}: {error:.1e} > {limit:.0e}")
+                check.add_row("errors of changed attention", heading, [name, *cells])
+
+
+def _change(model: Any, change: str) -> bool:
+    """Change a model's attention; False if its architecture does not allow that."""
+    from lcbench.repair.extension import Extension
+    from lcbench.tempscale.attnscale import AttnScale
+    from lcbench.tempscale.calibrate import Calibration
+    from lcbench.tempscale.change import ChangedAttention
+
+    if change == "selfextend":
+        if model.config.model_type != "mistral":
+            return False
+        Extension("selfextend", 96, group=3, neighbors=16).apply(model)
+        return True
+    part = AttnScale(0.7) if change == "attnscale" else Calibration(8, 0.6, "all")
+    ChangedAttention(model, change, lambda layers: [part] * layers)
+    return True
 
 
 def _enlarged(architecture: str) -> Any:
