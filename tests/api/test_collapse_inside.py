@@ -238,6 +238,7 @@ def test_own_texts_on_a_loaded_model(asked: dict[str, Any]) -> None:
         ({"measures": []}, r"measures=\[\] measures nothing"),
         ({"traced_lengths": [64, 16]}, "in ascending order"),
         ({"traced_lengths": [16, 64]}, "lengths are from 3 tokens.* to the window of 48"),
+        ({"measures": "embeddings"}, r"traced_lengths=\[16, 48\] is a key of measures inside"),
         ({"traced_texts": 3}, "traced_texts=3"),
         (
             {"embeddings": "E.npy", "lengths": "L.npy"},
