@@ -54,10 +54,14 @@ table1: prefetch  ## the paper's Table 1, in RESULTS=results/runs, after an esti
 	@$(BIN)/python -m lcbench sweep=paper "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
 	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)"
 
-longembed: setup  ## the same for LongEmbed: fetch, sweep, report
+# The models of the paper at its temperatures, and LongEmbed's with its extensions.
+longembed: setup  ## the same for LongEmbed, with its own models and context extensions too
 	@$(BIN)/python -m lcbench estimate sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench estimate sweep=longembed_paper "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench prefetch sweep=longembed "mirror=$(MIRROR)" $(ARGS)
+	@$(BIN)/python -m lcbench prefetch sweep=longembed_paper "mirror=$(MIRROR)" $(ARGS)
 	@$(BIN)/python -m lcbench sweep=longembed "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m lcbench sweep=longembed_paper "mirror=$(MIRROR)" "results_dir=$(RESULTS)" $(ARGS)
 	@$(BIN)/python -m lcbench report "results_dir=$(RESULTS)"
 
 # A mirror that was named, or the one that `make prefetch` has filled.

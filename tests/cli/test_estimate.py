@@ -122,6 +122,20 @@ def test_the_tokens_of_all_chunks_are_counted() -> None:
     assert chunked / cut == pytest.approx((base + whole) / base, rel=0.2)
 
 
+def test_overlaps_of_chunks_and_extended_windows_are_counted() -> None:
+    task = "tasks=[LEMBQMSumRetrieval]"
+    base = estimate(asked(task, "tau=1")).tokens
+    apart, overlapping = (
+        estimate(asked(task, f"chunks={{mean: {{size: 256, overlap: {overlap}}}}}")).tokens - base
+        for overlap in (0, 127)
+    )
+    # 254 tokens of a chunk are the text's; with the overlap 127 of them are new.
+    assert overlapping / apart == pytest.approx(2, rel=0.02)
+    extended = estimate(asked(task, "extend={pi: 1024}")).tokens - base
+    # Queries are read again, and 1,024 tokens of a meeting instead of 256.
+    assert extended - base == pytest.approx(197 * (1024 - 256), abs=1)
+
+
 def test_the_paper_counts_before_any_of_its_models_is_here() -> None:
     one = estimate(asked("sweep=paper", models=("ance", "gtr", "gist", "bge", "e5")))
     assert (one.cells, one.models, one.repairs, one.tasks) == (1400, 5, 7, 40)

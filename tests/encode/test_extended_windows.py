@@ -10,6 +10,7 @@ import torch
 from engines import encoder_of, engine_of, largest_difference, memory
 from numpy.typing import NDArray
 
+from lcbench.encode import forward
 from lcbench.encode.encoder import Encoder
 from lcbench.encode.tokens import Tokenizer
 from lcbench.hub.windows import set_window
@@ -25,6 +26,7 @@ REPAIRS = [
     NO_REPAIR,
     LONG,
     Repair(extension=Extension("window", 60)),
+    Repair(extension=Extension("window", 60, step=8)),
     Repair(extension=Extension("pi", 100, kept=True)),
     Repair(parse(0.7), extension=Extension("gp", 130)),
     Repair(parse({"length": {0: 1.0, 90: 0.5}}), extension=Extension("pi", 130)),
@@ -72,6 +74,28 @@ def test_the_embeddings_are_those_of_a_model_with_a_longer_table(
     set_window(model, 130)
     expected = model.encode(TEXTS, batch_size=7)
     assert np.abs(found - expected).max() / np.abs(expected).max() < 2e-5
+
+
+def test_batches_are_planned_for_what_a_repair_reads(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each, and with the model's own window again after it."""
+    asked: list[int | None] = []
+
+    def budget(model: Any, lanes: int, window: int | None) -> int:
+        asked.append(window)
+        return 256 if window == 48 else 512
+
+    monkeypatch.setattr(forward, "batch_budget", budget)
+    engine, (located, model) = engine_of(make_model("bert"))
+    planned = []
+    for repair in (NO_REPAIR, LONG, Repair(parse(0.7)), LONG):
+        under(repair, engine, located, model).embed(TEXTS[:3])
+        engine.flush()
+        planned.append(engine.arithmetic()["batch_tokens"])
+    assert asked == [48, 130]
+    # Under LONG a second time all of the texts were in the store.
+    assert planned == [256, 512, 256, 256]
 
 
 def test_the_store_keeps_extensions_apart(make_model: Callable[[str], Path]) -> None:

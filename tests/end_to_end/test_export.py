@@ -221,6 +221,7 @@ def test_an_extension_is_exported(
     ("architecture", "extend", "message"),
     [
         ("bert", {"pi": 100, "short": "kept"}, "depends on each text"),
+        ("bert", {"window": 60, "short": 8}, "that short texts have other positions depends on"),
         ("qwen3", {"selfextend": 128}, "no configuration of transformers has SelfExtend"),
         ("qwen3", {"longrope": 60}, "embeddings would depend on the batch"),
         ("bert", {"ntk": 128}, "Suitable: extend={pi: 128}, {gp: 128} or {rp: 128}"),

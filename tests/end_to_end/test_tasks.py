@@ -163,13 +163,17 @@ def made_by(target: str, *variables: str) -> list[list[str]]:
     return [shlex.split(line)[3:] for line in lines]
 
 
-@pytest.mark.parametrize("target", ["table1", "longembed"])
-def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(target: str) -> None:
-    sweep = "sweep=paper" if target == "table1" else "sweep=longembed"
+@pytest.mark.parametrize(
+    ("target", "names"), [("table1", ["paper"]), ("longembed", ["longembed", "longembed_paper"])]
+)
+def test_the_reproduction_says_what_it_takes_then_fetches_runs_and_reports(
+    target: str, names: list[str]
+) -> None:
+    sweeps = [f"sweep={name}" for name in names]
     assert made_by(target) == [
-        ["estimate", sweep, "mirror=mirror"],
-        ["prefetch", sweep, "mirror=mirror"],
-        [sweep, "mirror=mirror", "results_dir=results/runs"],
+        *(["estimate", sweep, "mirror=mirror"] for sweep in sweeps),
+        *(["prefetch", sweep, "mirror=mirror"] for sweep in sweeps),
+        *([sweep, "mirror=mirror", "results_dir=results/runs"] for sweep in sweeps),
         ["report", "results_dir=results/runs"],
     ]
 
@@ -189,7 +193,7 @@ def test_the_variables_of_the_makefile_reach_the_commands() -> None:
 
 @pytest.mark.parametrize("target", ["table1", "longembed"])
 def test_the_makefiles_lines_compose(target: str) -> None:
-    for words in made_by(target, "MIRROR=/data/my mirror", "ARGS=tau=0.8"):
+    for words in made_by(target, "MIRROR=/data/my mirror", "ARGS=limit=5"):
         command, overrides = (words[0], words[1:]) if "=" not in words[0] else ("run", words)
         name = COMMANDS[command].config
         with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -29,6 +29,7 @@ from lcbench.plan.predict import (
 )
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.plan.recorder import Recorder
+from lcbench.repair.extension import Extension
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
 from lcbench.settings import read
@@ -338,6 +339,21 @@ def test_rates_of_others_are_kept(request_: Settings, rates_file: Path) -> None:
     second.save()
     assert set(read_rates().scoring) == {f"{FIRST}|test|all||1", f"{SECOND}|test|all||1"}
     assert list(rates_file.parent.iterdir()) == [rates_file]
+
+
+def test_selfextend_is_estimated_with_three_products_of_queries_and_keys(
+    request_: Settings,
+) -> None:
+    """And both with what they read, more than the window."""
+    seconds = {}
+    for method in ("ntk", "selfextend"):
+        repair = Repair(extension=Extension(method, 1000))  # type: ignore[arg-type]
+        cells = [Cell("some/model", "r", repair, FIRST, PROTOCOL)]
+        found = predicted(request_, cells, measured=rates())
+        assert [one.key for one in found.cells[cells[0]].fresh] == ["some/model|1000|shared"]
+        seconds[method] = found.encode_seconds
+    assert seconds["ntk"] == pytest.approx(2000 * (24 + 4 * 10) / 64_000)
+    assert seconds["selfextend"] == pytest.approx(2000 * (24 + 8 * 10) / 64_000)
 
 
 def test_the_nearest_width_stands_in_and_another_machine_does_not(

@@ -24,6 +24,7 @@ def shape(kind: PositionKind | None = "absolute", window: int = 256, positions: 
         ({"pi": 4096, "short": "kept"}, "pi=4096,short=kept"),
         ({"from": 256, "pi": 512}, "pi=512,from=256"),
         ({"window": 512}, "window=512"),
+        ({"window": 4096, "short": 8}, "window=4096,short=8"),
         ({"ntk": 1024, "lambda": 3.0}, "ntk=1024,lambda=3"),
         ({"ntk": 1024, "lambda": 2.5}, "ntk=1024,lambda=2.5"),
         ({"selfextend": 1024, "neighbors": 64, "group": 3}, "selfextend=1024,group=3,neighbors=64"),
@@ -48,7 +49,10 @@ def test_an_extension_has_one_name_and_can_be_written_again(value: Any, canonica
         ({"pi": 4096, "gp": 4096}, "a list: 'extend=[{pi: 4096},{gp: 4096}]'"),
         ({"dynamic": 4096}, "an embedding would depend on other texts. ntk and yarn are fixed"),
         ({"gp": 4096, "short": "kept"}, "gp takes from, not short"),
-        ({"window": 512, "from": 256}, "window takes no options"),
+        ({"window": 512, "from": 256}, "window takes short, not from"),
+        ({"window": 512, "short": "kept"}, "short is kept, not the distance between positions"),
+        ({"window": 512, "short": 1}, "short is 1, not the distance between positions"),
+        ({"pi": 4096, "short": 8}, "short takes kept, or is omitted"),
         ({"pi": 4096, "short": "no"}, "short takes kept, or is omitted"),
         ({"ntk": 4096, "lambda": 1}, "lambda is a number above 1"),
         ({"selfextend": 4096, "group": 0}, "group is 0, not a whole number of at least 1"),
@@ -74,6 +78,13 @@ def test_what_is_no_extension_is_refused_with_what_is(value: Any, message: str) 
         ({"pi": 1024}, shape("rotary"), "{linear: 1024}, {ntk: 1024}, {yarn: 1024} or"),
         ({"pi": 128}, shape(), "the model reads 256 tokens of a text without it"),
         ({"window": 256}, shape(), "the model reads 256 tokens of a text without it"),
+        (
+            {"window": 512, "short": 8},
+            shape("rotary"),
+            "the model's positions are rotary; short: 8 is for absolute ones",
+        ),
+        ({"window": 128, "short": 8}, shape(), "the model reads 256 tokens of a text without it"),
+        ({"window": 512, "short": 300}, shape(), "too few for every 300th of them"),
         ({"pi": 384}, shape(), "nothing has to be extended: extend={window: 384} reads as many"),
         ({"window": 1024}, shape(), "has positions for 512 tokens. Beyond them: extend={pi: 1024}"),
         ({"pi": 1024, "from": 600}, shape(), "has positions for 512 tokens, not for 600"),
@@ -96,6 +107,9 @@ def test_options_that_are_the_defaults_for_a_model_are_left_out() -> None:
     assert parse({"pi": 1024, "from": 512}).resolve(shape()) == Extension("pi", 1024)
     full = parse({"selfextend": 1024, "group": 3, "neighbors": 256}).resolve(shape("rotary"))
     assert full == Extension("selfextend", 1024)
+    # The window is the model's, but not what is read of short texts.
+    spread = parse({"window": 4096, "short": 8})
+    assert spread.resolve(shape(window=4096, positions=4096)) == spread
     # The same window as the model's, from fewer positions: the truth is known.
     true = parse({"pi": 512, "from": 256})
     assert true.resolve(shape(window=512)) == true

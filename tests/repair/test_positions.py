@@ -182,6 +182,59 @@ def test_a_temperature_by_length_sees_the_length_that_is_read() -> None:
         assert torch.equal(states_by_text(model, short)[0], plain_short)
 
 
+def tuned(architecture: str, step: int) -> tuple[Any, Any, torch.Tensor]:
+    """A model, the same with rows trained between its own as in E5-Base-4k, and that one's rows."""
+    base = made(architecture)
+    first, own = first_position(base), positions(base)
+    longer = made(architecture)
+    Extension("rp", step * own).apply(longer)
+    table = longer.embeddings.position_embeddings.weight
+    between = torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        table.copy_(between)
+        table[:first] = base.embeddings.position_embeddings.weight[:first]
+        table[first::step] = base.embeddings.position_embeddings.weight[first:]
+    return base, longer, torch.arange(step * own) + first
+
+
+@pytest.mark.parametrize("architecture", ["BERT", "RoBERTa", "MPNet"])
+def test_short_texts_of_a_tuned_model_are_those_of_its_base(architecture: str) -> None:
+    """LongEmbed's E5-Base-4k: position ids of texts of at most 512 tokens are multiplied by 8."""
+    base, model, rows = tuned(architecture, 8)
+    own = positions(base)
+    texts = [token_ids(n) for n in (1, 9, own)]
+    long = [token_ids(own + 1), token_ids(8 * own)]
+    expected = [states_by_text(base, text)[0] for text in texts]
+    expected += [states_at(model, text, rows[: text.shape[1]]) for text in long]
+    applied = Extension("window", 8 * own, step=8).apply(model)
+    assert applied.proof["step_up_to"] == own
+    assert applied.proof["largest_error"] == 0
+    alone = [states_by_text(model, text)[0] for text in (*texts, *long)]
+    assert all(torch.equal(*pair) for pair in zip(alone, expected, strict=True))
+    # By each text, not by the longest of a batch.
+    together = states_by_text(model, *long, *texts)
+    for found, one in zip(together, (*expected[3:], *expected[:3]), strict=True):
+        assert torch.allclose(found, one, atol=2e-5)
+    applied.remove()
+    again = states_by_text(model, texts[1])[0]
+    assert torch.equal(again, states_at(model, texts[1], rows[:9]))
+    assert "forward" not in model.__dict__
+
+
+def test_other_rows_than_those_of_the_step_are_refused() -> None:
+    """A model that goes its own way to the table is left as it was."""
+    model = made("BERT")
+    forward = model.embeddings.forward
+
+    def own_places(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **{**kwargs, "position_ids": None})
+
+    model.embeddings.forward = own_places
+    with pytest.raises(InjectionError, match="takes other rows of its position table"):
+        Extension("window", 64, step=8).apply(model)
+    assert "forward" not in model.__dict__
+
+
 @pytest.mark.parametrize("architecture", ["Llama", "DeBERTa-v2", "T5"])
 def test_a_model_without_a_table_is_refused_and_left_alone(architecture: str) -> None:
     model = make(architecture)

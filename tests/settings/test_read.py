@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from lcbench.settings.schema import IDENTITY, MEASUREMENT, RUNTIME
 from lcbench.tasks import suites
 from lcbench.tasks.docs.selection import SyntheticSizes
 from lcbench.tasks.suites import shipped_suites
-from lcbench.tempscale.policy import Constant
+from lcbench.tempscale.policy import Constant, ModelShape
 
 GROUPS = {
     group: sorted(path.stem for path in Path(config_folder(), group).glob("*.yaml"))
@@ -178,6 +179,26 @@ def test_the_longembed_suite_and_sweep() -> None:
     assert [one.policy.written() for one in found.repairs] == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.1]
     names = settings.model_names(composed("sweep=longembed"))
     assert names == ("ance", "gtr", "gist", "bge", "e5")
+
+
+def test_longembeds_own_sweep_fits_its_models() -> None:
+    """E5-Base and GTE are extended and chunked; E5-Base-4k reads as much by itself."""
+    found = read("sweep=longembed_paper")
+    assert found.leave_out_unsuited
+    assert found.protocol.prompts == "registry"
+    fits: dict[int, set[str]] = {}
+    for window in (512, 4096):
+        shape = ModelShape(12, window, False, 768, window, "absolute")
+        for repair in found.repairs:
+            with suppress(RequestError):
+                fits.setdefault(window, set()).add(repair.resolve(shape).canonical)
+    lengths = (1024, 2048, 4096)
+    assert fits[512] == {
+        "1",
+        *(f"length_logn_512 + extend={one}={n}" for one in ("gp", "rp", "pi") for n in lengths),
+        *(f"chunks=mean=512,most={n}" for n in lengths),
+    }
+    assert fits[4096] == {"1", "length_logn_512", "length_logn_512 + extend=window=4096,short=8"}
 
 
 @pytest.mark.parametrize(

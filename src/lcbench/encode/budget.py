@@ -35,15 +35,16 @@ _LEAST_CPU_TOKENS = 512
 _MOST_CPU_TOKENS = 4096
 
 
-def batch_budget(model: SentenceTransformer, lanes: int) -> int:
+def batch_budget(model: SentenceTransformer, lanes: int, window: int | None) -> int:
     """Return the size of the batches that a device computes fastest, in tokens with padding.
 
     Args:
         model: on the device.
         lanes: batches at once there.
+        window: most tokens that are read of a text; None: no limit.
     """
     if model.device.type == "cuda":
-        return _gpu_budget(model, lanes)
+        return _gpu_budget(model, lanes, window)
     config = find_transformer(model).config
     hidden = int(getattr(config, "hidden_size", 768))
     # The widest thing in flight is the feed-forward part, four times as wide as the model; it, its
@@ -64,7 +65,7 @@ def _cache_bytes() -> int:
     return max(sizes, default=_CACHE_BYTES)
 
 
-def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
+def _gpu_budget(model: SentenceTransformer, lanes: int, window: int | None) -> int:
     """Return the size of batches by the model's width and the GPU's memory, in tokens.
 
     What counts is the whole of its memory, not what others have left of it at present: the same
@@ -77,7 +78,7 @@ def _gpu_budget(model: SentenceTransformer, lanes: int) -> int:
     # What other models have left counts as taken until it is given back.
     gc.collect()
     torch.cuda.empty_cache()
-    window = min(model.max_seq_length or 512, _GPU_TRIAL_TOKENS)
+    window = min(window or 512, _GPU_TRIAL_TOKENS)
     if (took := _bytes_a_token(model, window)) is not None:
         device = model.device
         whole = torch.cuda.mem_get_info(device)[1] - torch.cuda.memory_allocated(device)

@@ -43,6 +43,8 @@ from lcbench.tempscale.unpadded import runs_unpadded
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from lcbench.repair.change import Change
+
 # Fixed cost of a batch, in tokens. MiniLM on one core: 9 ms, as long as 35 tokens take. Less is
 # counted, as more and smaller batches keep all cores busy until the end of a request: over the
 # tasks of `make bench` padding falls from 4.1 to 2.9 % of all tokens, for 0.5 % more work in all.
@@ -100,7 +102,8 @@ class Forward:
             model: the model in evaluation mode, with its window set, on the first device.
             devices: that get a copy of it each; none: where the model is.
             batch_tokens: planned ones; None: what fits into the cache, or by the model's width and
-                the size of the GPU's memory, whatever of that is free at present.
+                the size of the GPU's memory, whatever of that is free at present, and under a
+                repair by the window that it reads.
             lanes: batches at once on each device; None: the cores of a CPU, two on a GPU.
             compiled: whether torch compiles the model, once for all constant temperatures.
             joint: whether queries, keys and values are computed in one product.
@@ -149,9 +152,10 @@ class Forward:
         self._own = threading.local()
         self._started = 0
         self._pool = ThreadPoolExecutor(self._lanes, "lane", initializer=self._start_lane)
-        # The measurement of a GPU's memory runs a batch, whose bits it does not change.
-        self.planned_tokens = batch_tokens or batch_budget(model, lanes)
-        self.batch_tokens = self.least_tokens = self.planned_tokens
+        self._lanes_each, self._chosen_tokens = lanes, batch_tokens
+        self._budgets: dict[tuple[Change, ...], int] = {}
+        self.planned_tokens = self.batch_tokens = self.least_tokens = 0
+        self._plan(NO_REPAIR)
         self._blocks_well = 0
         self._blocks_needed = _BLOCKS_BEFORE_GROWTH
         for replica in self._replicas:
@@ -181,6 +185,22 @@ class Forward:
         for replica in self._replicas:
             replica.use(repair)
         self._repair = repair
+        self._plan(repair)
+
+    def _plan(self, repair: Repair) -> None:
+        """Take the size of batches that suits the model as it is changed, and its window.
+
+        The measurement of a GPU's memory runs a batch, whose bits it does not change.
+        """
+        changes = repair.changes
+        if changes not in self._budgets:
+            window = repair.window(self.window)
+            self._budgets[changes] = self._chosen_tokens or batch_budget(
+                self._model, self._lanes_each, window
+            )
+        planned = self._budgets[changes]
+        if planned != self.planned_tokens:
+            self.planned_tokens = self.batch_tokens = self.least_tokens = planned
 
     def tokenizer_for(self, role: Role | None, repair: Repair = NO_REPAIR) -> Tokenizer:
         """Return the tokenizer for texts of a role, or for all texts if the model ignores roles.

@@ -73,6 +73,7 @@ class FreshTexts:
         measured_texts: number of texts corrected by earlier runs, if there are any.
         measured_tokens: number of tokens corrected by earlier runs, if there are any.
         longest: most tokens of a chunk; None: texts are not read in chunks.
+        products: products of queries and keys in each layer.
     """
 
     key: str
@@ -81,12 +82,13 @@ class FreshTexts:
     measured_texts: float
     measured_tokens: float
     longest: int | None = None
+    products: int = 1
 
     def operations(self, texts: float, tokens: float, model: Dimensions) -> float:
         """Return the floating-point operations of so many of these texts; see `operations`."""
         if self.longest is not None and tokens > texts * self.longest:
             texts = tokens / self.longest
-        return operations(texts, tokens, model)
+        return operations(texts, tokens, model, self.products)
 
 
 @dataclass(frozen=True)
@@ -356,6 +358,7 @@ def _fresh(
             measured_texts=texts * measured_texts / texts_then,
             measured_tokens=tokens * measured_tokens / tokens_then,
             longest=None if chunks is None else chunks.size,
+            products=1 if repair.extension is None else repair.extension.products,
         )
 
 
@@ -401,17 +404,23 @@ def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:
     return sum(one.operations(one.measured_texts, one.measured_tokens, known) for one in fresh)
 
 
-def operations(texts: float, tokens: float, model: Dimensions) -> float:
+def operations(texts: float, tokens: float, model: Dimensions, products: int = 1) -> float:
     """Return the floating-point operations of a forward pass over texts of equal length.
 
     A layer as wide as BERT's multiplies each token with 12 · hidden² weights (four matrices of
     attention, and a feed-forward part four times as wide), at two operations each; and attention
-    takes 4 · length · hidden per token for QKᵀ and its product with V.
+    takes 2 · length · hidden per token for QKᵀ, and as many for its product with V.
+
+    Args:
+        texts: number of texts.
+        tokens: number of their tokens.
+        model: its dimensions.
+        products: products of queries and keys in each layer; SelfExtend has three.
     """
     if not texts:
         return 0.0
-    length = tokens / texts
-    return tokens * model.layers * (24 * model.hidden**2 + 4 * length * model.hidden)
+    attended = 2 * (products + 1) * (tokens / texts) * model.hidden
+    return tokens * model.layers * (24 * model.hidden**2 + attended)
 
 
 class _ScoringSeconds:

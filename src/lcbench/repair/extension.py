@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lcbench.tempscale.policy import ModelShape, PositionKind
 
 _METHODS: Mapping[Method, tuple[PositionKind | None, tuple[str, ...]]] = {
-    "window": (None, ()),
+    "window": (None, ("short",)),
     "gp": ("absolute", ("from",)),
     "rp": ("absolute", ("from",)),
     "pi": ("absolute", ("from", "short")),
@@ -70,8 +70,11 @@ class Extension(Stretch, Change):
                 f"{written}: the model's positions are {_NAMES[kind]}; {self.method} is for "
                 f"{needed} ones. Suitable: extend={_SUITABLE[kind].format(self.window)}."
             )
+        if self.step is not None:
+            self._check_step(shape, written)
         positions, own = shape.positions, shape.window
-        if own is not None and (self.window < own or (self.window == own and self.start is None)):
+        changes = self.start is not None or self.step is not None
+        if own is not None and (self.window < own or (self.window == own and not changes)):
             raise RequestError(
                 f"{written}: the model reads {own} tokens of a text without it; name more, or "
                 "fewer as model.window, which is part of the protocol."
@@ -111,6 +114,19 @@ class Extension(Stretch, Change):
             group=None if self.group == plain.groups(start)[0] else self.group,
             neighbors=None if self.neighbors == plain.groups(start)[1] else self.neighbors,
         )
+
+    def _check_step(self, shape: ModelShape, written: str) -> None:
+        """Refuse positions at a distance for a model that has no table of them, or too few."""
+        if shape.position_kind not in (None, "absolute"):
+            raise RequestError(
+                f"{written}: the model's positions are {_NAMES[shape.position_kind]}; short: "
+                f"{self.step} is for absolute ones."
+            )
+        if shape.positions is not None and shape.positions < 2 * (self.step or 1):
+            raise RequestError(
+                f"{written}: the model has positions for {shape.positions} tokens, too few for "
+                f"every {self.step}th of them."
+            )
 
     def apply(self, model: SentenceTransformer) -> Applied:
         """Change a model's positions, and check them; its tokenizer still reads its own window.
@@ -169,7 +185,13 @@ def parse(value: Any) -> Extension:
             )
     if given[method] is None:
         raise RequestError(f"{written}: {method} takes the number of tokens to read: 4096.")
-    if given.get("short") not in (None, "kept"):
+    short = given.get("short")
+    if method == "window" and short is not None and (type(short) is not int or short < 2):
+        raise RequestError(
+            f"{written}: short is {shown(short)}, not the distance between positions, a whole "
+            "number of at least 2."
+        )
+    if method != "window" and short not in (None, "kept"):
         raise RequestError(f"{written}: short takes kept, or is omitted.")
     scale = given.get("lambda")
     if scale is not None:
@@ -180,7 +202,8 @@ def parse(value: Any) -> Extension:
         method,
         given[method],
         start=given.get("from"),
-        kept=given.get("short") == "kept",
+        kept=short == "kept",
+        step=short if method == "window" else None,
         scale=scale,
         group=given.get("group"),
         neighbors=given.get("neighbors"),

@@ -27,6 +27,8 @@ class Stretch:
         start: L, where it is not all positions of the model.
         kept: for `pi`, whether texts of at most L tokens keep their rows, so that nothing changes
             for them.
+        step: for `window`, the distance between the positions of tokens in texts of at most as many
+            tokens as positions / step; None: 1.
         scale: λ of `ntk`; None: see `base_scale`.
         group: number of tokens that share a position in `selfextend`; None: s + 1.
         neighbors: distance from which on they do; None: ⌊L/s⌋.
@@ -36,9 +38,15 @@ class Stretch:
     window: int
     start: int | None = None
     kept: bool = False
+    step: int | None = None
     scale: float | None = None
     group: int | None = None
     neighbors: int | None = None
+
+    @property
+    def products(self) -> int:
+        """Products of queries and keys that each layer computes: three in SelfExtend."""
+        return 3 if self.method == "selfextend" else 1
 
     @property
     def canonical(self) -> str:
@@ -84,7 +92,7 @@ class Stretch:
         scale = self.scale
         named = {
             "from": self.start,
-            "short": "kept" if self.kept else None,
+            "short": "kept" if self.kept else self.step,
             "lambda": int(scale) if scale is not None and scale.is_integer() else scale,
             "group": self.group,
             "neighbors": self.neighbors,

@@ -163,6 +163,11 @@ def _refuse_extension(extension: Extension) -> None:
             f"{written}: that short texts keep their positions depends on each text, and cannot be "
             f"stored in a model; extend={{pi: {extension.window}}} can."
         )
+    if extension.step is not None:
+        raise RequestError(
+            f"{written}: that short texts have other positions depends on each text, and cannot be "
+            f"stored in a model; extend={{window: {extension.window}}} can."
+        )
     if extension.method == "selfextend":
         raise RequestError(
             f"{written}: no configuration of transformers has SelfExtend's attention; "

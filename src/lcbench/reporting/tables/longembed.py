@@ -1,8 +1,8 @@
 """Shows LongEmbed's published scores next to those of the same models.
 
-They are the numbers of the paper (arXiv:2404.12096) and, where they differ, of its repository
-(`results/longembed`). They are no targets: all runs but nomic's scale attention by length, and the
-authors' code takes positions from the longest text of a batch.
+They are the numbers of the paper (arXiv:2404.12096) and, where they differ or say more, of its
+repository (`results/longembed`). They are no targets: all runs but nomic's scale attention by
+length, and the authors' code takes positions from the longest text of a batch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _NOTES = (
     "tau={length: {logn: 512}} for a window of 512 (the runs of nomic have none), and with the "
     "models' prompts (of E5-base: protocol=leaderboard).",
 )
-_OF_REPOSITORY = "(repository): from the result files in LongEmbed's repository, which differ."
+_OF_REPOSITORY = (
+    "(repository): from the result files in LongEmbed's repository, which differ or say more."
+)
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def _tau_exported(tau: str) -> str:
 
 
 def _extension_exported(extension: str) -> str:
-    by_text = extension.startswith(("selfextend", "longrope")) or "short=kept" in extension
+    by_text = extension.startswith(("selfextend", "longrope")) or ",short=" in extension
     return "no" if by_text else "yes"
 
 
