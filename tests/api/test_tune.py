@@ -35,7 +35,7 @@ def own_texts(folder: Path, count: int) -> Path:
 def test_entropies_are_matched_and_the_file_is_a_policy(tmp_path: Path, make_model) -> None:
     folder, out = make_model("bert-of-512"), tmp_path / "new" / "entropy.json"
     asked = {"texts": 30, "traced_lengths": [16, 32], **QUIET}
-    tuned = lcbench.tune(folder, out, **asked)
+    tuned = lcbench.tune(folder, out, "entropy", **asked)
     assert tuned.path == out
     assert tuned.temperatures == read_temperatures(out)
     content = json.loads(out.read_text())
@@ -49,7 +49,7 @@ def test_entropies_are_matched_and_the_file_is_a_policy(tmp_path: Path, make_mod
     assert "Entropies of 8 heads at 32 tokens are those at 16 tokens, over 30 texts" in str(tuned)
     # Longer texts have more keys to attend to.
     assert np.median(np.array(content["tau"][1])) < 1
-    again = lcbench.tune(folder, tmp_path / "again.json", **asked)
+    again = lcbench.tune(folder, tmp_path / "again.json", "entropy", **asked)
     assert again.temperatures == tuned.temperatures
     model = SentenceTransformer(str(folder), device="cpu")
     plain = model.encode(TEXTS)
@@ -87,7 +87,11 @@ def test_a_search_says_what_it_gains_and_can_be_exported(tmp_path: Path, make_mo
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"method": "entropi"}, r"method=entropi is not one of: entropy, search. Did you mean ent"),
+        (
+            {"method": "entropi"},
+            r"method=entropi is not one of: choose, entropy, search. Did you mean",
+        ),
+        ({"limit": 30}, "limit=30 is not a key of method=entropy"),
         ({"trials": 9}, "trials=9 is a key of method=search"),
         ({"heads": True}, "heads=True is a key of method=search"),
         ({"method": "search", "trials": 3}, "trials=3"),
@@ -96,10 +100,6 @@ def test_a_search_says_what_it_gains_and_can_be_exported(tmp_path: Path, make_mo
         ({"traced_lengths": [64, 32]}, r"traced_lengths=\[64, 32\] is not a list of at least two"),
         ({"traced_lengths": [16, 9999]}, r"traced_lengths=\[16, 9999\]: lengths are from"),
         ({"method": "search", "traced_lengths": [16, 9999]}, "the model reads at most 256 tokens"),
-        (
-            {"method": "search", "traced_lengths": [16, 32], "by_length": False},
-            r"traced_lengths=\[16, 32\]: with by_length=false",
-        ),
         ({"tasks": "DocstringRetrievl"}, "DocstringRetrieval"),
         ({"texts": 0}, "texts=0"),
         ({"seed": -1}, "seed=-1"),
@@ -111,7 +111,7 @@ def test_a_wrong_request_is_refused(
 ) -> None:
     out = tmp_path / "never.json"
     with pytest.raises(RequestError, match=message):
-        lcbench.tune(make_model("bert-of-512"), out, **{**QUIET, **keys})
+        lcbench.tune(make_model("bert-of-512"), out, **{"method": "entropy", **QUIET, **keys})
     assert not out.exists()
 
 
@@ -120,9 +120,7 @@ def test_a_search_goes_no_further_than_its_documents(tmp_path: Path, make_model)
     keys = {"texts": 40, "trials": 4, "folds": 2, **QUIET}
     tuned = lcbench.tune(folder, tmp_path / "x.json", "search", texts, **keys)
     model = SentenceTransformer(str(folder), device="cpu")
-    # The task has the first sentences as its queries; the search those that follow.
-    of_task = [pair.document for pair in pairs_of(map(text_of, texts.read_text().splitlines()))]
-    documents = [pair.document for pair in pairs_of(of_task)]
+    documents = [pair.document for pair in pairs_of(map(text_of, texts.read_text().splitlines()))]
     lengths = sorted(len(ids) for ids in model.tokenizer(documents)["input_ids"])
     assert 64 < lengths[37] < 256
     assert f"τ may depend on length from 64 to {lengths[37]} tokens" in str(tuned)
@@ -145,7 +143,7 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path: Path, make_model) -> Non
     out = tmp_path / "there.json"
     out.write_text("mine")
     with pytest.raises(RequestError, match=r"there.json already exists; choose another file"):
-        lcbench.tune(make_model("bert"), out, **QUIET)
+        lcbench.tune(make_model("bert"), out, "entropy", **QUIET)
     assert out.read_text() == "mine"
 
 

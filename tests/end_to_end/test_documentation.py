@@ -70,7 +70,7 @@ RUN = [
     "lcbench tasks",
     "lcbench tasks 'tasks=\"MTEB(eng, v2)\"' 'subsets=[en]'",
     "lcbench plan sweep=demo launch.elements=6",
-    "lcbench tune model=minilm out=entropy.json",
+    "lcbench tune model=minilm method=entropy out=entropy.json",
     "lcbench tune model=minilm method=search by_length=false out=searched.json",
     "lcbench status",
     "lcbench status --failed",

@@ -96,7 +96,7 @@ def test_all_of_a_report(run, filled: Path, tmp_path: Path) -> None:
                 assert cell["improvement"]["adjusted"] >= cell["improvement"]["p"]
                 assert cell["improvement"]["count"] == 60
     words = (report / "table1.md").read_text()
-    assert words.count("use τ = 0.8: Avg +") == 2
+    assert words.count("the best is τ = 0.8: Avg +") == 2
     assert [(one["verdict"], one["policy"]) for one in document["headlines"]] == [
         ("gain", "0.8")
     ] * 2

@@ -40,9 +40,9 @@ def test_the_findings_of_one_model():
         (
             (
                 "MiniLM",
-                "use τ = 0.8: Avg +0.43 % (95 % interval +0.10 to +0.77). "
-                "Choosing each task's τ on the other tasks gives +0.20 %, 0.23 points less than "
-                "the paper's rule, which chooses on the test data.",
+                "the best is τ = 0.8: Avg +0.43 % (95 % interval +0.10 to +0.77), a significant "
+                "gain. Choosing each task's τ on the other tasks gives +0.20 %, 0.23 points less "
+                "than the paper's rule, which chooses on the test data.",
             ),
         ),
     )
@@ -51,7 +51,11 @@ def test_the_findings_of_one_model():
 @pytest.mark.parametrize(
     ("low", "high", "meaning"),
     [
-        (0.1, 0.5, "use τ = 0.8: Avg +0.20 % (95 % interval +0.10 to +0.50)."),
+        (
+            0.1,
+            0.5,
+            "the best is τ = 0.8: Avg +0.20 % (95 % interval +0.10 to +0.50), a significant gain.",
+        ),
         (
             *(-0.5, -0.1),
             "no τ beat the baseline; the closest is τ = 0.8: Avg +0.20 % (95 % interval −0.50 to "
@@ -84,7 +88,7 @@ def test_the_headline_names_the_best_of_the_temperatures_that_gain_significantly
         "0.6": {"Avg": None},
     }
     one = {**model("m"), "best": "0.7", "policies": ["1", *tried], "improvements": tried}
-    text = "use τ = 0.9: Avg +0.50 % (95 % interval +0.10 to +0.90)."
+    text = "the best is τ = 0.9: Avg +0.50 % (95 % interval +0.10 to +0.90), a significant gain."
     assert headlines({"models": [one]}) == [
         {"model": "m", "verdict": "gain", "policy": "0.9", "text": text}
     ]
@@ -132,7 +136,8 @@ def test_what_an_interval_leaves_out_is_next_to_it():
     noted = {**improvement(0.5, 0.1, 0.9), "note": note}
     ((_, text),) = findings({"models": [model("m", **noted)]})[1]
     assert text == (
-        "use τ = 0.8: Avg +0.50 % (95 % interval +0.10 to +0.90). The interval leaves out "
+        "the best is τ = 0.8: Avg +0.50 % (95 % interval +0.10 to +0.90), a significant gain. The "
+        "interval leaves out "
         "variation between tasks in Class (one task)."
     )
 
@@ -168,7 +173,7 @@ def test_the_papers_number_is_next_to_ours():
     ]
     table = {"models": [{**model("BGE", **improvement(0.6, 0.3, 0.9)), **of}]}
     ((_, text),) = findings(table, paper)[1]
-    assert text.endswith("+0.90). The paper prints +0.51 % at τ = 0.8.")
+    assert text.endswith("a significant gain. The paper prints +0.51 % at τ = 0.8.")
     ((_, other),) = findings(table, [{**one, "revision": "e"} for one in paper])[1]
     assert "paper" not in other
 
@@ -179,10 +184,11 @@ def test_the_best_of_several_on_one_task_is_reported_as_chosen():
     one = {**model("m", **counted), "policies": ["1", "0.9", "0.8", "0.7"]}
     ((_, text),) = findings({"models": [one]})[1]
     assert text == (
-        "use τ = 0.8: Avg +11.20 % (95 % interval +0.30 to +20.00, counting the choice among 3 τ)."
+        "the best is τ = 0.8: Avg +11.20 % (95 % interval +0.30 to +20.00, counting the choice "
+        "among 3 τ), a significant gain."
     )
     ((_, alone),) = findings({"models": [model("m", **improvement(11.2, 0.3, 20.0))]})[1]
-    assert alone.endswith("+20.00).")
+    assert alone.endswith("+20.00), a significant gain.")
 
 
 def test_what_is_not_significant_by_its_test_is_no_finding():
@@ -204,8 +210,8 @@ def test_repairs_that_are_not_temperatures_are_called_repairs() -> None:
     }
     (found,) = headlines({"models": [model]})
     assert found["text"] == (
-        "use τ = 0.9 + centre: Avg +2.00 % (95 % interval +0.50 to +3.50, counting the choice "
-        "among 3 repairs)."
+        "the best is τ = 0.9 + centre: Avg +2.00 % (95 % interval +0.50 to +3.50, counting the "
+        "choice among 3 repairs), a significant gain."
     )
     model["improvements"] = {"correct=centre": {"Avg": loss}}
     (found,) = headlines({"models": [model]})

@@ -39,7 +39,7 @@ COMMANDS = {
     "plan": Command("plan", "config", "freeze a sweep and divide it into array tasks"),
     "export": Command("export", "export", "write a model with a repair built in"),
     "tune": Command(
-        "tune", "tune", "make temperatures by layer, head and length from texts without labels"
+        "tune", "tune", "recommend the repair to ship with a model, or none; make temperatures"
     ),
     "card": Command("card", "card", "write a model's scores and gains as a section of its card"),
     "pack": Command("pack", "pack", "copy results into the layout of mteb's results repository"),

@@ -67,6 +67,8 @@ def show(
 ) -> Report | None:
     """Print a report's tables, write its files, and print their paths; return the report.
 
+    The recommended repair, if the report has one, is the last line.
+
     Args:
         find: returns the findings, if there are any. Its argument receives progress.
         console: console to print on.
@@ -108,6 +110,8 @@ def show(
     written = f"Written to {report.folder}: {', '.join([*top, *folders])}"
     console.print(Text(written, style="dim"))
     console.print(Text(f"Page: {report.folder / PAGE}"), soft_wrap=True)
+    for line in report.advice:
+        console.print(Text(line))
     return report
 
 

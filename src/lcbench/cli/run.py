@@ -140,10 +140,10 @@ def _run_stoppable(
     elif element is None:
         from lcbench.api.report import request_of_run
         from lcbench.cli.report import show
-        from lcbench.reporting.select import report_run
+        from lcbench.reporting.select import Extent, report_run
 
-        request = request_of_run(settings, outcome.cells)
-        report = show(lambda step: report_run(request, results, None, warn, step=step), console)
+        request, extent = request_of_run(settings, outcome.cells), Extent(across="auto")
+        report = show(lambda step: report_run(request, results, None, warn, extent, step), console)
         gain = None if report is None else report.improvement
     else:
         done = len(outcome.cells) - len(outcome.failed) - len(elsewhere)

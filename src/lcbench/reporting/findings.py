@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.intervals import analyse, asked_cells
@@ -40,6 +40,8 @@ from lcbench.results.content import read_provenance
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lcbench.tuning.options import Across
 
 CellKey = tuple[str, str, str]
 """A cell of a table: label of its block, policy, task."""
@@ -116,6 +118,7 @@ def gather(
     seed: int,
     progress: Callable[[str, int, int], None] | None,
     with_repairs: bool = False,
+    across: Across | Literal["auto"] | None = None,
 ) -> Findings:
     """Compute all results of a report.
 
@@ -126,6 +129,8 @@ def gather(
         seed: seed of all draws.
         progress: receives the name of a step, how much of it is done, and the total.
         with_repairs: whether repairs are compared in all tables, even if all are of one kind.
+        across: what recommendations of a repair are cross-validated over, or `auto`; None: there
+            are none.
     """
 
     def step(what: str) -> Callable[[int, int], None] | None:
@@ -154,6 +159,7 @@ def gather(
                 seed,
                 step("drawing samples"),
                 together=table.group in of_repairs,
+                across=across,
             )
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from lcbench.reporting.advice import TaskDifferences, recommend_block, task_differences
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.means import everywhere, of_table, unknown_alone
 from lcbench.reporting.notes import listed
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lcbench.results.files import CellFiles
+    from lcbench.tuning.options import Across
 
 
 FEW_UNITS = 5
@@ -91,6 +93,7 @@ def analyse(
     progress: Callable[[int, int], None] | None = None,
     *,
     together: bool = False,
+    across: Across | Literal["auto"] | None = None,
 ) -> TableStatistics:
     """Return the intervals and tests of a table's improvements.
 
@@ -110,13 +113,20 @@ def analyse(
         seed: seed of all draws.
         progress: receives the number of finished tasks and of all tasks.
         together: whether bands are over all policies, not over constants and others by themselves.
+        across: what recommendations of a repair are cross-validated over, or `auto`; None: there
+            are none.
     """
     sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
     linked = link_tasks(items)
 
+    differences: dict[str, dict[str, TaskDifferences]] = {}
+
     def outcome(task: str) -> TaskOutcome:
         scores = {place: score for place, (score, _) in asked[task].items()}
-        return task_outcome(task, scores, items.pop(task), linked.clusters[task], resamples, seed)
+        own, clusters = items.pop(task), linked.clusters[task]
+        if across is not None:
+            differences[task] = task_differences(task, scores, own, clusters)
+        return task_outcome(task, scores, own, clusters, resamples, seed)
 
     found_of = in_threads([partial(outcome, task) for task in asked], sizes, progress)
     outcomes = dict(zip(asked, found_of, strict=True))
@@ -135,6 +145,16 @@ def analyse(
             *_average_notes(table, draws, outcomes),
         ),
         draws=draws,
+        recommendations={}
+        if across is None
+        else {
+            block.label: recommend_block(
+                *(table, block, differences, linked.families),
+                None if across == "auto" else across,
+                seed,
+            )
+            for block in table.blocks
+        },
     )
 
 

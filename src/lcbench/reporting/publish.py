@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import StorageError
 from lcbench.reporting import document, page, summary
+from lcbench.reporting.advice_text import sentences
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.processes import in_processes
 from lcbench.reporting.score_table import AVERAGE
@@ -107,6 +108,24 @@ class Report:
             several = f"{table['group']}: " if len(tables) > 1 else ""
             lines += [f"{several}{sentence}" for sentence in of_all]
             lines += [f"{several}{label}: {text}" for label, text in models]
+        return lines
+
+    @property
+    def advice(self) -> list[str]:
+        """The recommended repair of each model in sentences, one line per model, if any."""
+        rows = {
+            (one.group, one.block.label, row.policy): row
+            for one in self.findings.repairs
+            for row in one.rows
+        }
+        lines = []
+        for one in self.findings.score_tables:
+            group = one.table.group
+            several = f"{group}: " if len(self.findings.score_tables) > 1 else ""
+            for label, found in one.statistics.recommendations.items():
+                if found.advice is not None:
+                    said = sentences(found, rows.get((group, label, found.policy or "")))
+                    lines.append(f"{several}{' '.join(said)}")
         return lines
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.errors import NoResultsError, RequestError, did_you_mean
 from lcbench.repair.repair import label_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lcbench.reporting.publish import Report, Step
+    from lcbench.tuning.options import Across
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Extent:
         models: names of the models to report; two or more are also compared. None: all.
         against: second folder of results to compare with, or None.
         repairs: whether repairs are compared even if all are of one kind, such as temperatures.
+        across: what recommendations of a repair are cross-validated over, or `auto`; None: there
+            are none.
     """
 
     resamples: int = RESAMPLES
@@ -54,6 +57,7 @@ class Extent:
     models: tuple[str, ...] | None = None
     against: Path | None = None
     repairs: bool = False
+    across: Across | Literal["auto"] | None = None
 
 
 WHOLE = Extent()
@@ -458,7 +462,9 @@ def find(
     _check_writable(folder)
     # Tasks are processed in parallel: BLAS's own threads would only wait for one another.
     with threadpool_limits(limits=1, user_api="blas"):
-        found = gather(tables, scores, extent.resamples, extent.seed, step, extent.repairs)
+        found = gather(
+            *(tables, scores, extent.resamples, extent.seed, step, extent.repairs, extent.across)
+        )
     shown = list(found.tables)
     after_main = len(found.score_tables)
     if extent.models is not None:

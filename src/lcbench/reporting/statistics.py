@@ -13,6 +13,9 @@ from lcbench.uncertainty import power
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lcbench.tuning.options import Across
+    from lcbench.tuning.recommend import Advice
+
 RESAMPLES = 10_000
 SEED = 0
 
@@ -143,6 +146,41 @@ class Draws:
 
 
 @dataclass(frozen=True)
+class Recommendation:
+    """Which repair of a model to use, if any.
+
+    Attributes:
+        label: label of the model in tables.
+        model: name of the model.
+        revision: its revision.
+        window: its window in tokens, or None.
+        policies: repairs that were compared, in canonical form, those closest to the baseline
+            first.
+        tasks: tasks that they were compared on.
+        across: what it is cross-validated over.
+        advice: the recommendation; its repairs are those of `policies`. None: there is none.
+        why: reason why there is none.
+    """
+
+    label: str
+    model: str
+    revision: str
+    window: int | None
+    policies: tuple[str, ...]
+    tasks: tuple[str, ...]
+    across: Across
+    advice: Advice | None
+    why: str = ""
+
+    @property
+    def policy(self) -> str | None:
+        """The recommended repair in canonical form; None: the model as it is."""
+        if self.advice is None or self.advice.chosen is None:
+            return None
+        return self.policies[self.advice.chosen]
+
+
+@dataclass(frozen=True)
 class TableStatistics:
     """The uncertainty of a table's entries; missing entries are unknown.
 
@@ -154,6 +192,7 @@ class TableStatistics:
         seed: seed of all draws.
         notes: notes on what is unknown, and why.
         draws: bootstrap samples behind the intervals of means; None if there are no intervals.
+        recommendations: recommended repair by label, if asked for.
     """
 
     cells: Mapping[tuple[str, str, str], Uncertainty]
@@ -163,6 +202,9 @@ class TableStatistics:
     seed: int = SEED
     notes: tuple[str, ...] = ()
     draws: Draws | None = field(default=None, repr=False, compare=False)
+    recommendations: Mapping[str, Recommendation] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
 
 NOTHING = TableStatistics({}, {}, {}, resamples=0)

@@ -80,9 +80,9 @@ def _counted(improvements: Sequence[Mapping[str, Any] | None]) -> str:
 
 
 def headlines(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the recommendation for each model: which τ to use, if any, with its interval.
+    """Return the main finding for each model: the best τ, with its interval.
 
-    A τ is recommended only if its gain on Avg is significant by the band over all τ tried.
+    Whether it is significant is decided by the band over all τ tried.
 
     Args:
         table: score table of the report's dictionary.
@@ -119,7 +119,7 @@ def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
     interval = _interval(chosen, words)
     gain = f"{label_of(policy)}: {AVERAGE} {signed(chosen['value'])} %{interval}"
     if verdict == "gain":
-        return verdict, policy, f"use {gain}."
+        return verdict, policy, f"the best is {gain}, {_MEANINGS[verdict]}."
     if verdict == "unknown":
         return verdict, policy, f"the best is {gain}; {_MEANINGS[verdict]}."
     none = f"no {words[0]} beat the baseline"

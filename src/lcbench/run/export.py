@@ -97,10 +97,7 @@ def export(
     if out.exists():
         raise RequestError(f"out={out} already exists; choose another folder.")
     correction = repair.correction
-    if correction is not None:
-        _refuse_correction(correction)
-    if repair.extension is not None:
-        _refuse_extension(repair.extension)
+    refuse_others(repair)
     located = locate(model, mirror=mirror, offline=offline)
     asked, repair = repair, repair.resolve(located.shape)
     policy, gain = repair.policy, repair.gain
@@ -143,6 +140,23 @@ def export(
     except OSError as problem:
         raise StorageError(f"out={out} could not be written: {problem}") from problem
     return error
+
+
+def refuse_others(repair: Repair) -> None:
+    """Refuse repairs with parts that a model by itself cannot apply, whatever the model.
+
+    Temperatures that depend on the text are refused once they are resolved for a model.
+
+    Raises:
+        RequestError: saying why.
+    """
+    for key in ("attend", "chunks"):
+        if key in repair.others:
+            raise RequestError(f"{key}={repair.others[key].canonical}: a model cannot store this.")
+    if repair.correction is not None:
+        _refuse_correction(repair.correction)
+    if repair.extension is not None:
+        _refuse_extension(repair.extension)
 
 
 def _texts(repair: Repair) -> list[str]:

@@ -110,6 +110,8 @@ RUNTIME = frozenset(
         "figure_texts",
         # Of `tune`: its temperatures are identified by what they are.
         "method",
+        "across",
+        "test",
         "texts",
         "trials",
         "folds",

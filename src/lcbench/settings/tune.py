@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.hub.models import ModelSettings
+from lcbench.repair.repair import PARTS, Repair, parse_all
 from lcbench.settings.own_texts import HubAccess
-from lcbench.settings.read import own_in, read_model, tasks_named
+from lcbench.settings.read import own_in, read_model, read_run, resamples_of, tasks_named
 from lcbench.settings.sources import shipped_sources
 from lcbench.settings.values import (
     boolean_of,
@@ -20,19 +21,106 @@ from lcbench.settings.values import (
     mirror_of,
     needed_path,
     one_of,
+    path_of,
 )
 from lcbench.tasks.registry import TaskChoice
 from lcbench.tasks.source import Source
 from lcbench.tasks.suites import shipped_suites
-from lcbench.tuning.options import METHODS, SearchOptions, TuneOptions
+from lcbench.tuning.options import ACROSS, CHOOSE, METHODS, Across, SearchOptions, TuneOptions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+REPAIRS: tuple[Mapping[str, Any], ...] = (
+    {"tau": 0.9},
+    {"tau": 0.8},
+    {"tau": {"layers": {3: 0.8}}},
+    {"gain": {"layernorm": 1.1}},
+    {"gain": {"ffn": 0.9}},
+    {"correct": {"centre": {"on": "docstrings"}}},
+)
+"""The repairs that are compared by default: one or two of each kind that can be exported."""
+
+OWN_KEYS = frozenset(
+    {
+        *("model", "method", "tasks", "out", "seed", "texts", "traced_lengths", "trials", "folds"),
+        *("heads", "by_length", "device", "mirror", "unverified_data", "offline", "hydra"),
+    }
+)
+"""The keys of the methods that make temperatures; a recommendation has those of a run."""
+_OF_TEXTS = ("texts", "traced_lengths", "trials", "folds", "heads", "by_length", "device")
+_NOT_PLANNED = ("manifest", "element", "track")
+
+
+@dataclass(frozen=True)
+class ChooseSettings:
+    """The settings of `python -m lcbench tune` for a recommendation, besides those of a run.
+
+    Attributes:
+        repairs: repairs to compare, after the baseline; None: those of the run.
+        out: folder of the model to write; None: none.
+        across: `texts` or `tasks`, what the gain is cross-validated over; None: by the tasks.
+        test: tasks on which the recommended repair is scored, as in `tasks=`; None: none.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
+    """
+
+    repairs: tuple[Repair, ...] | None
+    out: Path | None
+    across: Across | None
+    test: Any
+    resamples: int
+    seed: int
+
+
+def _read_choose(config: DictConfig) -> ChooseSettings:
+    """Return the checked settings of a recommendation.
+
+    Raises:
+        RequestError: an unknown key or an invalid value; the message names it.
+    """
+    value = container_of(config)
+    for key in _OF_TEXTS:
+        if value[key] not in (None, "auto"):
+            instead = ": engine.device=" if key == "device" else ""
+            raise RequestError(f"{key}={value[key]} is not a key of method=choose{instead}.")
+    for key in _NOT_PLANNED:
+        if value[key] is not None:
+            raise RequestError(
+                f"{key}={value[key]}: `lcbench tune` runs here. Plan or submit a sweep of the same "
+                "repairs first; `lcbench tune` with the same results_dir= then reads its results."
+            )
+    if read_run(config).launch.name != "local" or value["engine"]["devices"] is not None:
+        raise RequestError(
+            "`lcbench tune` runs here, on one device. A sweep of the same repairs may use others; "
+            "`lcbench tune` with the same results_dir= then reads its results."
+        )
+    out = path_of("out", value["out"])
+    if out is not None and out.suffix == ".json":
+        raise RequestError(
+            f"out={out}: a model is written into a folder. For temperatures in a file: "
+            "method=entropy or method=search."
+        )
+    one_of("across", value["across"], ("auto", *ACROSS))
+    resamples = resamples_of(value["resamples"])
+    if resamples == 0:
+        raise RequestError("resamples=0: a recommendation needs intervals.")
+    is_default = all(value[key] is None for key in (*PARTS, "repairs"))
+    keeps_bias = value["tau_bias"] == "kept"
+    return ChooseSettings(
+        repairs=parse_all({"repairs": REPAIRS}, keeps_bias=keeps_bias) if is_default else None,
+        out=out,
+        across=None if value["across"] == "auto" else value["across"],
+        test=value["test"],
+        resamples=resamples,
+        seed=count_of("seed", value["seed"], least=0),
+    )
+
+
 @dataclass(frozen=True)
 class TuneSettings:
-    """The settings of `python -m lcbench tune`.
+    """The settings of `python -m lcbench tune` for temperatures.
 
     Attributes:
         model: the model.
@@ -59,8 +147,19 @@ class TuneSettings:
     unverified_data: bool
 
 
-def read_tune(config: DictConfig) -> TuneSettings:
-    """Return the checked settings of `lcbench tune`.
+def read_tune(config: DictConfig) -> ChooseSettings | TuneSettings:
+    """Return the checked settings of `lcbench tune`, by its method.
+
+    Raises:
+        RequestError: an unknown key or an invalid value; the message names it.
+    """
+    method = str(config["method"])
+    one_of("method", method, (CHOOSE, *METHODS))
+    return _read_choose(config) if method == CHOOSE else _read_temperatures(config)
+
+
+def _read_temperatures(config: DictConfig) -> TuneSettings:
+    """Return the checked settings of `lcbench tune` for temperatures.
 
     Raises:
         RequestError: an unknown key or an invalid value; the message names it.
@@ -90,7 +189,6 @@ def read_tune(config: DictConfig) -> TuneSettings:
 
 def _options(value: Mapping[str, Any]) -> TuneOptions:
     method = value["method"]
-    one_of("method", method, tuple(METHODS))
     of_search = asdict(SearchOptions())
     for key in of_search:
         if value[key] is None:
@@ -98,21 +196,15 @@ def _options(value: Mapping[str, Any]) -> TuneOptions:
         if method != "search":
             raise RequestError(f"{key}={value[key]} is a key of method=search.")
         of_search[key] = value[key]
-    lengths, by_length = _lengths(value["traced_lengths"]), of_search["by_length"]
-    if method == "search" and lengths is not None and by_length is False:
-        raise RequestError(
-            f"traced_lengths={value['traced_lengths']}: with by_length=false temperatures do not "
-            "depend on length. Omit one of them."
-        )
     return TuneOptions(
         method=method,
         texts=None if value["texts"] is None else count_of("texts", value["texts"]),
-        lengths=lengths,
+        lengths=_lengths(value["traced_lengths"]),
         search=SearchOptions(
             trials=count_of("trials", of_search["trials"], least=4),
             folds=count_of("folds", of_search["folds"], least=2),
             heads=boolean_of("heads", of_search["heads"]),
-            by_length=boolean_of("by_length", by_length),
+            by_length=boolean_of("by_length", of_search["by_length"]),
         ),
         seed=count_of("seed", value["seed"], least=0),
     )

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+CHOOSE = "choose"
+"""The method of `lcbench tune` that recommends a repair."""
+
+Across = Literal["texts", "tasks"]
+"""What a recommendation is cross-validated over: the same tasks on other texts, or other tasks."""
+
+ACROSS: tuple[Across, ...] = ("texts", "tasks")
 
 METHODS = {"entropy": 100, "search": 300}
-"""Methods of `lcbench tune`, each with the number of texts that it takes by default."""
+"""Methods of `lcbench tune` that make temperatures, each with its default number of texts."""
 
 
 @dataclass(frozen=True)

@@ -113,25 +113,10 @@ class Resampled:
         return float(np.sqrt(max(float(gradient @ self.drawn @ gradient), 0.0)))
 
     def differences(self, raw: int, ours: int) -> NDArray[np.float64]:
-        """Return each cluster's contribution to the difference of two scores, shape (clusters,).
-
-        For pairs, with ranks g of the gold standard and ranks a, b of the two cells' cosines,
-        centred and scaled to length 1, the difference of Spearman's correlations ρ is Σ (b − a) g.
-        As Σ (b² − a²) = 0, it is also the sum of (b − a) g − ρ (b² − a²) / 2, a pair's contribution
-        to first order. (Without the second term the test would be valid but far weaker.)
-        """
+        """Return each cluster's contribution to the difference of two scores, shape (clusters,)."""
         of_items = [one for one in self.components if not one.deviates]
-        parts = []
-        for one in of_items:
-            places = self.places[raw], self.places[ours]
-            if one.correlations is not None:
-                gold, ranks = one.correlations.units
-                before, after = ranks[:, places].T
-                rho = gold @ (before + after) / 2
-                added = gold * (after - before) - rho * (after**2 - before**2) / 2
-            else:
-                added = (one.values[:, places[1]] - one.values[:, places[0]]) / len(one.values)
-            parts.append(one.weight * added)
+        places = self.places[raw], self.places[ours]
+        parts = [one.weight * one.differences(*places) for one in of_items]
         if not parts:
             return np.zeros(0)
         added = np.concatenate(parts)[self._by_cluster.order]

@@ -60,6 +60,26 @@ class Component:
         """The sorted pairs; None if the score is a mean."""
         return None if self.gold is None else Correlations(self.gold, self.values)
 
+    def differences(self, raw: int, ours: int) -> NDArray[np.float64]:
+        """Return each unit's contribution to the difference of two cells, shape (units,).
+
+        They add up to the difference. For pairs, with ranks g of the gold standard and ranks a, b
+        of the two cells' cosines, centred and scaled to length 1, the difference of Spearman's
+        correlations ρ is Σ (b − a) g. As Σ (b² − a²) = 0, it is also the sum of
+        (b − a) g − ρ (b² − a²) / 2, a pair's contribution to first order. (Without the second term
+        a test of them would be valid but far weaker.)
+        """
+        if self.correlations is None:
+            means: NDArray[np.float64] = (self.values[:, ours] - self.values[:, raw]) / len(
+                self.values
+            )
+            return means
+        gold, ranks = self.correlations.units
+        before, after = ranks[:, (raw, ours)].T
+        rho = gold @ (before + after) / 2
+        added: NDArray[np.float64] = gold * (after - before) - rho * (after**2 - before**2) / 2
+        return added
+
 
 @dataclass(frozen=True)
 class Grouped:

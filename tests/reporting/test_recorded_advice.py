@@ -1,0 +1,85 @@
+"""The recommendations in docs/tuning.md and README.md follow from the recorded cells."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from read_cells import task_samples
+
+from lcbench.reporting.advice import recommend_block, task_differences
+from lcbench.reporting.advice_text import sentences
+from lcbench.reporting.intervals import asked_cells
+from lcbench.reporting.score_table import AVERAGE, Block
+from lcbench.reporting.select import select_folder
+from lcbench.reporting.statistics import Recommendation
+from lcbench.reporting.task_intervals import link_tasks, task_items
+from lcbench.results.folder import Results
+from lcbench.tuning.options import Across
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+ROWS = re.findall(
+    r"\(`results/([\w/]+)`\) \| (\d+) \| (.+?) \| (\S+) \| (\S+) to (\S+) \| ([\d,]+) \|", PAGE
+)
+
+
+@cache
+def recorded(name: str, across: Across | None = None) -> tuple[Recommendation, Block]:
+    """The recommendation of recorded cells, and the model's block of their table."""
+    cells = Results(ROOT / "results" / name / "cells")
+    selected = select_folder(cells, None, ROOT, pytest.fail)
+    (table,) = selected.tables
+    (block,) = table.blocks
+    asked = asked_cells(table, selected.scores)
+    items = {
+        task: task_items(own, task_samples(files for _, files in own.values()))
+        for task, own in asked.items()
+    }
+    linked = link_tasks(items)
+    differences = {
+        task: task_differences(
+            task,
+            {place: score for place, (score, _) in own.items()},
+            items[task],
+            linked.clusters[task],
+        )
+        for task, own in asked.items()
+    }
+    return recommend_block(table, block, differences, linked.families, across), block
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_the_page_has_what_the_cells_say(row: tuple[str, ...]) -> None:
+    name, tried, best, expected, low, high, units = row
+    found, block = recorded(name)
+    advice = found.advice
+    assert advice is not None
+    assert found.policy is None
+    assert (len(found.policies), advice.units) == (int(tried), int(units.replace(",", "")))
+    assert f"τ = {found.policies[advice.best]}" == best
+    told = (advice.expected, advice.expected_low, advice.expected_high)
+    assert told == pytest.approx((float(expected), float(low), float(high)), abs=0.0051)
+    for place, policy in enumerate(found.policies):
+        # mteb rounds scores to five decimals.
+        reported = block.improvements[policy][AVERAGE]
+        assert advice.gains[place] == pytest.approx(reported, abs=2e-3)
+
+
+def test_all_records_are_told_of() -> None:
+    assert [row[0] for row in ROWS] == ["demo", "minilm/docs", "minilm/repairs", "minilm/mirror"]
+
+
+def test_the_demos_sentence() -> None:
+    said = " ".join(sentences(recorded("demo")[0]))
+    for page in (PAGE, (ROOT / "README.md").read_text(encoding="utf-8")):
+        (block,) = re.findall(r"all-MiniLM-L6-v2: ship .*?(?=\n```)", page, flags=re.DOTALL)
+        assert " ".join(block.split()) == said
+
+
+def test_across_tasks_there_are_too_few() -> None:
+    found, _ = recorded("minilm/mirror", "tasks")
+    assert found.advice is None
+    assert found.why == (
+        "8 tasks that share no texts are needed to choose a repair, and there are 6"
+    )
