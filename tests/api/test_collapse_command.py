@@ -412,3 +412,31 @@ def test_the_command_that_fetches_has_no_keys_of_collapse_alone() -> None:
     assert prefetch_command(words) == (
         "python -m lcbench prefetch model=bge tau=0.8 docs.documents=500 mirror=mirror"
     )
+
+
+@pytest.mark.parametrize(("pooling", "weighted"), [("mean", False), ("lasttoken", True)])
+def test_a_model_that_does_not_pool_by_the_mean_is_said_to_weight_sentences(
+    make_model: Callable[[str], Path], pooling: Any, weighted: bool
+) -> None:
+    from collapse_texts import texts
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    model = SentenceTransformer(str(make_model("qwen3")), device="cpu")
+    model[1] = Pooling(32, pooling)
+    keys = {**SMALL, "sentences": [2], "whole_texts": 60}
+    for name in ("docs", "store", "queries", "corpus", "chunk_tokens", "offline"):
+        keys.pop(name)
+    found = lcbench.collapse(model, texts=texts(60), tau=1, progress=False, **keys)
+    (one,) = found.measurements
+    assert one.collapse.crowding is not None
+    verdict = one.collapse.crowding.verdict
+    assert (verdict.effective is not None) == weighted
+    assert ("it does not pool by the mean" in found.headlines[0]) == weighted
+    table = found.tables["weights"]
+    assert (table["Effective sentences"] <= 2).all()
+    assert np.allclose(table["First sentence"] + table["Last sentence"], 1)
+    if weighted:
+        (row,) = table[table["Sentences are"] == "sequential"].to_dict("records")
+        assert row["Effective sentences"] == pytest.approx(verdict.effective)
+        assert 1 <= verdict.effective <= 2

@@ -18,7 +18,7 @@ from lcbench.api.collapses import Collapses
 from lcbench.api.keywords import words_of
 from lcbench.cli import app
 from lcbench.errors import LcbenchError, RequestError
-from lcbench.measures.attention import attention
+from lcbench.measures.attention import attention, causal_sigma_a
 from lcbench.measures.bounds import bounds
 from lcbench.measures.inside import changes
 from lcbench.measures.signal import signal
@@ -185,10 +185,11 @@ def test_a_repair_is_compared_with_the_baseline_text_by_text(
     differences = {
         "sigma_a": heads[1]["sigma_a"] - heads[0]["sigma_a"],
         "entropy": heads[1]["entropy"] - heads[0]["entropy"],
+        "first": heads[1]["first"] - heads[0]["first"],
         "block": ratios[1] - ratios[0],
     }
     changed = changes(after.inside, before.inside, after.options)
-    assert len(changed) == 3 * 2
+    assert len(changed) == 4 * 2
     for one in changed:
         expected = differences[one.name][one.layer]
         value = one.values[0]
@@ -217,6 +218,26 @@ def test_bounds_hold_and_steps_add_up(found: Collapses) -> None:
         assert (limits["Attention alone"] <= limits[name]).all()
 
 
+def test_of_a_causal_model_what_counts_is_beyond_the_mask(
+    make_model: Callable[[str], Path],
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(make_model("qwen3")), device="cpu")
+    texts = [f"{place} " + "one more word of this text " * 12 for place in range(40)]
+    keys = {key: SMALL[key] for key in ("traced_texts", "traced_lengths", "resamples")}
+    got = lcbench.collapse(model, texts=texts, tau=1, measures="attention", progress=False, **keys)
+    (one,) = got.inside
+    assert one.inside.is_masked
+    table = got.tables["attention"]
+    even = table["Tokens"].map(causal_sigma_a)
+    assert np.allclose(table["σ_a"] - table["σ_a beyond the mask"], even, atol=1e-5)
+    assert (table["First token"] >= 1 / table["Tokens"]).all()
+    assert "from 16 to 48 tokens σ_a beyond the mask" in got.headlines[0]
+    assert "The paper's Theorem 3 is of attention without a mask." in got.headlines[0]
+    assert "at 48 tokens the first one has most of the attention in layer" in got.headlines[1]
+
+
 def test_own_texts_on_a_loaded_model(asked: dict[str, Any]) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -238,6 +259,7 @@ def test_own_texts_on_a_loaded_model(asked: dict[str, Any]) -> None:
         ({"measures": []}, r"measures=\[\] measures nothing"),
         ({"traced_lengths": [64, 16]}, "in ascending order"),
         ({"traced_lengths": [16, 64]}, "lengths are from 3 tokens.* to the window of 48"),
+        ({"measures": "embeddings"}, r"traced_lengths=\[16, 48\] is a key of measures inside"),
         ({"traced_texts": 3}, "traced_texts=3"),
         (
             {"embeddings": "E.npy", "lengths": "L.npy"},

@@ -100,6 +100,10 @@ def test_a_search_says_what_it_gains_and_can_be_exported(tmp_path: Path, make_mo
         ({"traced_lengths": [64, 32]}, r"traced_lengths=\[64, 32\] is not a list of at least two"),
         ({"traced_lengths": [16, 9999]}, r"traced_lengths=\[16, 9999\]: lengths are from"),
         ({"method": "search", "traced_lengths": [16, 9999]}, "the model reads at most 256 tokens"),
+        (
+            {"method": "search", "traced_lengths": [16, 32], "by_length": False},
+            r"traced_lengths=\[16, 32\]: with by_length=false",
+        ),
         ({"tasks": "DocstringRetrievl"}, "DocstringRetrieval"),
         ({"texts": 0}, "texts=0"),
         ({"seed": -1}, "seed=-1"),
@@ -120,7 +124,9 @@ def test_a_search_goes_no_further_than_its_documents(tmp_path: Path, make_model)
     keys = {"texts": 40, "trials": 4, "folds": 2, **QUIET}
     tuned = lcbench.tune(folder, tmp_path / "x.json", "search", texts, **keys)
     model = SentenceTransformer(str(folder), device="cpu")
-    documents = [pair.document for pair in pairs_of(map(text_of, texts.read_text().splitlines()))]
+    # The task has the first sentences as its queries; the search those that follow.
+    of_task = [pair.document for pair in pairs_of(map(text_of, texts.read_text().splitlines()))]
+    documents = [pair.document for pair in pairs_of(of_task)]
     lengths = sorted(len(ids) for ids in model.tokenizer(documents)["input_ids"])
     assert 64 < lengths[37] < 256
     assert f"τ may depend on length from 64 to {lengths[37]} tokens" in str(tuned)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from lcbench.errors import InjectionError, RequestError
-from lcbench.measures.attention import attention, measure_heads, sigma_a
+from lcbench.measures.attention import attention, causal_sigma_a, measure_heads, sigma_a
 from lcbench.measures.bounds import (
     bounds,
     of_independent_logits,
@@ -160,6 +161,13 @@ def test_weights_are_those_of_the_formula(architecture: str) -> None:
         assert rows["sigma_a"].to_numpy() == pytest.approx(sigma_a(exact), rel=1e-4)
         entropy = -torch.special.xlogy(exact, exact).sum(-1).mean(-1)
         assert rows["entropy"].to_numpy() == pytest.approx(entropy.numpy(), rel=1e-4, abs=1e-5)
+        first = exact[:, :, 0].mean(dim=1)
+        assert rows["first"].to_numpy() == pytest.approx(first.numpy(), rel=1e-4)
+        # Even attention to all tokens that get any.
+        even = (exact > 0).double()
+        of_mask = sigma_a(even / even.sum(dim=-1, keepdim=True))
+        beyond = rows["sigma_a"] - rows["beyond_mask"]
+        assert beyond.to_numpy() == pytest.approx(of_mask, abs=2e-5)
         norm = torch.linalg.matrix_norm(exact)
         assert rows["norm"].to_numpy() == pytest.approx(norm.numpy(), rel=1e-4)
 
@@ -179,7 +187,7 @@ def test_tiles_change_nothing() -> None:
 
         for one in trace(model, IDS[:2], 0.9, both):
             whole, tiled, few = one.measured
-            for name in ("sigma_a", "sigma_s", "sigma_s_in_rows", "entropy", "norm"):
+            for name in (field.name for field in fields(whole)):
                 want = getattr(whole, name)
                 assert getattr(tiled, name) == pytest.approx(want, rel=1e-5)
                 assert getattr(few, name) == pytest.approx(want[[2, 0]], rel=1e-5)
@@ -272,6 +280,22 @@ def test_independent_logits_are_as_their_formula_says(tokens: int) -> None:
     # A single one is up to 7 % off at n = 128, where one ‖A‖_F² is up to 1 % off.
     assert mean == pytest.approx(of_independent_logits(0.5, tokens), rel=0.05)
     assert np.mean([one.norm**2 for one in found]) == pytest.approx(math.exp(0.25), rel=0.01)
+
+
+def test_a_causal_mask_has_a_sigma_of_its_own() -> None:
+    found = [causal_sigma_a(n) for n in (1, 2, 32, 128, 512, 1024)]
+    assert found[:2] == pytest.approx([0, 0.5], abs=1e-6)
+    # It rises, and keeps below the norm of Cesàro's operator.
+    assert found[2:5] == pytest.approx([1.121, 1.333, 1.488], abs=1e-3)
+    assert found == sorted(found)
+    assert found[-1] < 2
+    for spread in (0.5, 1.0, 2.0):
+        assert simulate(spread, 128, causal=True).sigma_a > causal_sigma_a(128)
+    assert simulate(0.0, 128, causal=True).sigma_a == pytest.approx(causal_sigma_a(128), rel=1e-5)
+    for row in table_of_docs("| n | even attention |"):
+        n, *shown = map(float, row)
+        drawn = [simulate(spread, int(n), causal=True).sigma_a for spread in (0.5, 1.0, 2.0)]
+        assert shown == pytest.approx([causal_sigma_a(int(n)), *drawn], abs=0.0051)
 
 
 def test_theorem_3_is_exceeded_as_its_table_says() -> None:

@@ -11,9 +11,9 @@ from lcbench.hub.windows import position_kind
 from lcbench.tempscale.policy import ModelShape
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 # Architectures whose layers compute their own softmax, as in `tempscale.softmax`.
 _OWN_SOFTMAX = frozenset({"mpnet", "deberta-v2"})
-_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 
 
 def shape_in_files(

@@ -4,6 +4,11 @@ HC[A] = (I − 11ᵀ/n)A is the high-frequency part of the attention weights A o
 its largest singular value (arXiv:2410.24200, Theorem 2): what attention leaves, at most, of the
 differences between token vectors. σ_a is at most √(n/2), and 0 where all tokens attend alike.
 
+Under a causal mask tokens cannot attend alike: even attention, 1/i to each of the first i tokens,
+has a σ_a of its own, which rises with length: 1.12 of 32 tokens, 1.49 of 512, and below 2 of any
+number (Hardy's inequality). What a model adds to that is σ_a beyond the mask. It is below 0 where
+attention is more alike than the mask makes it, as where all tokens attend to the first one alone.
+
 Weights are computed a few heads and rows at a time, so that those of long texts need no more memory
 than one head's.
 """
@@ -11,7 +16,8 @@ than one head's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,18 +51,24 @@ class HeadMeasures:
 
     Attributes:
         sigma_a: σ_a, the largest singular value of HC[A].
+        beyond_mask: `sigma_a` less that of even attention to all tokens that the mask leaves, which
+            is 0 without a mask.
         sigma_s: σ_s, the standard deviation of the logits, divided by the temperature as softmax
             has them, over all pairs of a token and a key that it attends to.
         sigma_s_in_rows: the same within rows. Softmax does not see what is added to a whole row, so
             this is the σ_s that decides how uneven the weights are.
         entropy: mean entropy of the rows of A, in nats: log n if all keys have the same weight.
+        first: mean weight of the first token, 0 to 1. Even attention gives it 1/n, under a causal
+            mask (1 + 1/2 + … + 1/n)/n.
         norm: ‖A‖_F, from 1 to √n.
     """
 
     sigma_a: NDArray[np.float64]
+    beyond_mask: NDArray[np.float64]
     sigma_s: NDArray[np.float64]
     sigma_s_in_rows: NDArray[np.float64]
     entropy: NDArray[np.float64]
+    first: NDArray[np.float64]
     norm: NDArray[np.float64]
 
 
@@ -170,14 +182,55 @@ def measure_heads(
     sample = observation.logits(slice(0, 1), slice(0, 1))
     size = tokens * sample.element_size()
     at_once = max(1, weights_bytes // (tokens * size))
+    even = mask_sigma_a(observation, tile_bytes=tile_bytes)
     parts: list[HeadMeasures] = []
     for group in _runs(numbers, at_once):
         rows = max(1, tile_bytes // ((group.stop - group.start) * size))
         weights = sample.new_empty(group.stop - group.start, tokens, sample.shape[-1])
-        parts.append(_measure_group(observation, group, rows, weights))
+        parts.append(_measure_group(observation, group, rows, weights, even))
     return HeadMeasures(
         **{name: np.concatenate([_columns(part)[name] for part in parts]) for name in _NAMES}
     )
+
+
+def mask_sigma_a(observation: Observation, *, tile_bytes: int = TILE_BYTES) -> float:
+    """Return σ_a of even attention to all tokens that a layer's mask leaves; 0 without a mask.
+
+    The mask of the first head is taken for that of all.
+
+    Args:
+        observation: a layer's attention for one text.
+        tile_bytes: most memory for the logits of several rows, in bytes.
+    """
+    tokens = observation.tokens
+    sample = observation.logits(slice(0, 1), slice(0, 1))
+    rows = max(1, tile_bytes // (sample.shape[-1] * sample.element_size()))
+    left = torch.cat(
+        [
+            ~torch.isneginf(observation.logits(slice(0, 1), slice(start, start + rows))[0])
+            for start in range(0, tokens, rows)
+        ]
+    )
+    if bool(left.all()):
+        return 0.0
+    if torch.equal(left, torch.ones_like(left).tril()):
+        return causal_sigma_a(tokens)
+    even = left.float() / left.sum(dim=-1, keepdim=True)
+    return float(_largest_singular(even[None]))
+
+
+@lru_cache(maxsize=64)
+def causal_sigma_a(tokens: int) -> float:
+    """Return σ_a of even attention under a causal mask: 1/i to each of the first i tokens.
+
+    Raises:
+        RequestError: no tokens.
+    """
+    if tokens < 1:
+        raise RequestError(f"tokens={tokens}: a text has at least 1 token.")
+    even = torch.ones(tokens, tokens).tril_()
+    even /= torch.arange(1, tokens + 1)[:, None]
+    return float(_largest_singular(even[None]))
 
 
 def row_entropy(
@@ -218,9 +271,17 @@ def row_entropy(
 
 
 def _measure_group(
-    observation: Observation, heads: slice, rows: int, weights: Tensor
+    observation: Observation, heads: slice, rows: int, weights: Tensor, even: float
 ) -> HeadMeasures:
-    """Measure neighbouring heads, whose weights are written into `weights`."""
+    """Measure neighbouring heads, whose weights are written into `weights`.
+
+    Args:
+        observation: the layer's.
+        heads: the heads.
+        rows: rows whose logits are computed at once.
+        weights: [heads, tokens, keys].
+        even: σ_a of even attention under the mask.
+    """
     tokens = observation.tokens
     # Of each row: entropy; number of keys, mean and sum of squared deviations of logits.
     entropy, count, mean, deviation = (
@@ -258,11 +319,14 @@ def _measure_group(
     mean_of_all = (count * mean).sum(dim=1) / every
     within = deviation.clamp(min=0).sum(dim=1)
     between = (count * (mean - mean_of_all[:, None]) ** 2).sum(dim=1)
+    sigma = _largest_singular(weights)
     found = (
-        _largest_singular(weights),
+        sigma,
+        sigma - even,
         ((within + between) / every).sqrt(),
         (within / every).sqrt(),
         entropy.clamp(min=0).mean(dim=1),
+        weights[:, :, 0].double().mean(dim=1),
         squares.sqrt(),
     )
     return HeadMeasures(*(one.double().cpu().numpy() for one in found))
@@ -286,7 +350,7 @@ def _check(observation: Observation, heads: slice, weights: Tensor) -> None:
         )
 
 
-_NAMES = ("sigma_a", "sigma_s", "sigma_s_in_rows", "entropy", "norm")
+_NAMES = tuple(field.name for field in fields(HeadMeasures))
 
 
 def _columns(measures: HeadMeasures) -> dict[str, NDArray[np.float64]]:

@@ -14,6 +14,9 @@ logits. Its proof goes through σ_a ≤ ‖A‖_F, but ‖A‖_F is at least 1, 
 the bound is exceeded already by independent logits of σ_s = 1. For those σ_a approaches
 2√((exp(σ_s²) − 1)/n) where n is far above exp(4σ_s²). Logits that are products of queries and keys
 have at most the rank of a head, and their σ_a falls to about σ_s/√(size of a head) only.
+
+All of that is of attention without a mask. Under a causal mask even attention has a σ_a that rises
+with n (`attention.causal_sigma_a`), and independent logits have no less.
 """
 
 from __future__ import annotations
@@ -202,7 +205,14 @@ class Simulated:
     norm: float
 
 
-def simulate(sigma_s: float, tokens: int, *, size: int | None = None, seed: int = 0) -> Simulated:
+def simulate(
+    sigma_s: float,
+    tokens: int,
+    *,
+    size: int | None = None,
+    causal: bool = False,
+    seed: int = 0,
+) -> Simulated:
     """Compute attention of random logits with a given standard deviation.
 
     Args:
@@ -210,6 +220,7 @@ def simulate(sigma_s: float, tokens: int, *, size: int | None = None, seed: int 
         tokens: n.
         size: logits are products of random queries and keys of this size, as in a head; None: they
             are independent.
+        causal: whether tokens do not attend to later ones.
         seed: of the random numbers.
 
     Raises:
@@ -223,6 +234,8 @@ def simulate(sigma_s: float, tokens: int, *, size: int | None = None, seed: int 
         queries, keys = random.normal(size=(2, tokens, size))
         logits = queries @ keys.T / math.sqrt(size)
     weights = np.exp(sigma_s * logits)
+    if causal:
+        weights = np.tril(weights)
     weights /= weights.sum(axis=1, keepdims=True)
     return Simulated(float(sigma_a(weights)), float(np.linalg.norm(weights)))
 

@@ -35,6 +35,7 @@ from lcbench.measures.geometry import hubness, rank_correlation, unit
 from lcbench.measures.queries import Search, choose
 from lcbench.measures.retrieval import Retrieval, measure_retrieval
 from lcbench.measures.sentences import SPLITTER, sentences_of
+from lcbench.measures.weighting import Weights, weights_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float32]
 
-COLLAPSE_VERSION = 3
+COLLAPSE_VERSION = 4
 """Raised by hand whenever the same texts and embeddings would give other numbers."""
 
 # Neighbours of which hubs are counted.
@@ -136,6 +137,21 @@ class Hubs:
 
 
 @dataclass(frozen=True)
+class WeightsByCount:
+    """What embeddings of texts hold of each of their sentences: bias by position.
+
+    Attributes:
+        condition: what follows the first sentence.
+        sentences: their number, k.
+        weights: by place.
+    """
+
+    condition: Condition
+    sentences: int
+    weights: Weights
+
+
+@dataclass(frozen=True)
 class Collapse:
     """What is measured of a model on texts.
 
@@ -154,6 +170,7 @@ class Collapse:
         retrieval: by length of the documents; None: no task with queries.
         without_retrieval: why a task's retrieval is not measured; empty: it is, or there is no
             task.
+        weights: of sentences, by condition and number of sentences.
     """
 
     tokens: Mapping[int, float]
@@ -167,6 +184,7 @@ class Collapse:
     notes: tuple[str, ...] = ()
     retrieval: Retrieval | None = None
     without_retrieval: str = ""
+    weights: tuple[WeightsByCount, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -350,7 +368,12 @@ class Embeddings:
     """Embeddings of a measurement's texts."""
 
     def __init__(
-        self, prepared: Prepared, embed: Embed, embed_queries: Embed | None = None
+        self,
+        prepared: Prepared,
+        embed: Embed,
+        embed_queries: Embed | None = None,
+        *,
+        by_mean: bool = True,
     ) -> None:
         """Embed all texts of a measurement at once, each of them once.
 
@@ -358,6 +381,8 @@ class Embeddings:
             prepared: the texts.
             embed: of texts, which are documents where there are queries.
             embed_queries: of queries; None: as other texts.
+            by_mean: whether the model pools by the mean, so that averaging counts all sentences
+                alike; else it weights them as the model does.
         """
         texts = prepared.texts
         self._rows = unit(embed(texts), least=1)
@@ -367,26 +392,35 @@ class Embeddings:
         self.queries: NDArray[np.float64] | None = None
         if prepared.search is not None:
             self.queries = unit((embed_queries or embed)(prepared.search.queries))
+        self.passages, self.weights = self._compared(by_mean=by_mean)
 
     def of(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the embeddings of some of the texts, shape (texts, dimensions), of length 1."""
         return self._rows[[self._place[text] for text in texts]]
 
-    @property
-    def passages(self) -> Embedded:
-        """Embeddings of the passages under the three conditions, as `crowding` takes them."""
-        pooled: dict[Condition, dict[int, ArrayLike]] = {
-            name: {
-                count: np.stack([self.of(text).mean(axis=0) for text in texts])
-                for count, texts in by_count.items()
-            }
-            for name, by_count in self._passages.sentences.items()
-        }
-        joined: dict[Condition, dict[int, ArrayLike]] = {
+    def _compared(self, *, by_mean: bool) -> tuple[Embedded, tuple[WeightsByCount, ...]]:
+        """Return embeddings of passages, as `crowding` takes them, and the sentences' weights."""
+        passages = self._passages
+        joined = {
             name: {count: self.of(texts) for count, texts in by_count.items()}
-            for name, by_count in self._passages.joined.items()
+            for name, by_count in passages.joined.items()
         }
-        return Embedded(self.of(self._passages.single), joined, pooled)
+        weights: list[WeightsByCount] = []
+        pooled: dict[Condition, dict[int, ArrayLike]] = {}
+        for name, by_count in passages.sentences.items():
+            pooled[name] = {}
+            for count, texts in by_count.items():
+                # Of each text: [sentences, dimensions].
+                parts = [self.of(text) for text in texts]
+                one = weights_of(np.stack(parts), joined[name][count])
+                weights.append(WeightsByCount(name, count, one))
+                shares = np.asarray(one.shares)
+                pooled[name][count] = np.stack(
+                    [rows.mean(axis=0) if by_mean else shares @ rows for rows in parts]
+                )
+        own = {one.sentences: one.weights for one in weights if one.condition == "sequential"}
+        single = self.of(passages.single)
+        return Embedded(single, joined, pooled, None if by_mean else own), tuple(weights)
 
 
 def measure(
@@ -424,7 +458,14 @@ def measure(
         )
     return Collapse(
         tokens=prepared.passages.tokens,
-        crowding=crowding(*passages, resamples=options.resamples, seed=options.seed),
+        crowding=crowding(
+            passages.single,
+            passages.joined,
+            passages.pooled,
+            options.resamples,
+            options.seed,
+            passages.weights,
+        ),
         change=compared,
         by_length=by_length,
         space=space,
@@ -434,6 +475,7 @@ def measure(
         notes=notes,
         retrieval=retrieval,
         without_retrieval=prepared.without_search,
+        weights=embeddings.weights,
     )
 
 

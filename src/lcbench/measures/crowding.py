@@ -3,7 +3,8 @@
 Means of k independent sentence embeddings are closer to each other the larger k is, so a rise of
 cosines with length alone does not prove length collapse. The mean cosine of texts of k sentences is
 therefore compared with that of the means of their sentences' embeddings, under three conditions:
-the first sentence repeated, the sentences that follow it, and random sentences.
+the first sentence repeated, the sentences that follow it, and random sentences. Means are weighted
+as the model weights sentences, if it does not pool by the mean (`weighting`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from lcbench.errors import RequestError
 from lcbench.measures.estimates import RESAMPLES, Estimate, resampled, spread
 from lcbench.measures.geometry import unit
+from lcbench.measures.weighting import Weights
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -45,11 +47,14 @@ class Embedded(NamedTuple):
         single: of the first sentences alone, shape (texts, dimensions).
         joined: of the texts, by condition and number of sentences.
         pooled: means of their sentences' embeddings, by condition and number of sentences.
+        weights: those that the means of sequential texts are weighted by, by number of sentences;
+            None: all sentences count alike.
     """
 
     single: ArrayLike
     joined: Mapping[Condition, Mapping[int, ArrayLike]]
     pooled: Mapping[Condition, Mapping[int, ArrayLike]]
+    weights: Mapping[int, Weights] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,9 @@ class Verdict:
         length: rise beyond the means of the texts' own sentences.
         repeated: rise if one sentence is repeated, which averaging does not cause.
         random: rise beyond averaging if the sentences are drawn at random.
+        effective: number of sentences that average as much as the model's own weights of all
+            (`weighting`), by which `averaging` and `length` are then meant; None: the model pools
+            by the mean, and all k sentences count alike.
     """
 
     collapses: Answer
@@ -100,15 +108,22 @@ class Verdict:
     length: Estimate
     repeated: Estimate
     random: Estimate
+    effective: float | None = None
 
     def __str__(self) -> str:
         """Return the verdict in three sentences."""
         verb = "rises" if self.rise.value >= 0 else "falls"
+        weighted = ""
+        if self.effective is not None:
+            weighted = (
+                ", weighted as the model weights them (it does not pool by the mean; as much as "
+                f"{self.effective:.1f} that count alike),"
+            )
         return (
             f"Collapses: {self.collapses}. From 1 to {self.sentences} sentences the mean cosine "
             f"{verb} from {self.single.value:.2f} to {self.joined.value:.2f}: averaging of "
-            f"independent sentences explains {self.averaging.value:+.2f}, that sentences of a text "
-            f"are alike {self.content.value:+.2f}, length itself {_signed(self.length)}. "
+            f"independent sentences{weighted} explains {self.averaging.value:+.2f}, that sentences "
+            f"of a text are alike {self.content.value:+.2f}, length itself {_signed(self.length)}. "
             f"Beyond averaging, a repeated sentence adds {_signed(self.repeated)}, sentences at "
             f"random {_signed(self.random)}."
         )
@@ -122,8 +137,9 @@ class Crowding:
         counts: numbers of sentences, k, from 1 up.
         texts: number of texts at each k.
         cosines: mean cosine by condition, one entry per k.
-        averaging: mean cosine of the means of the same texts' sentence embeddings, by condition;
-            for a repeated sentence, that of the sentence alone.
+        averaging: mean cosine of the means of the same texts' sentence embeddings, by condition,
+            weighted as `Verdict.effective` says; for a repeated sentence, that of the sentence
+            alone, whatever the weights.
         independent: mean cosine of means of k independent sentences, one entry per k.
         excess: `cosines` − `averaging`.
         verdict: at the largest k.
@@ -149,7 +165,8 @@ class LengthBin:
         texts: number of texts, equal in all bins but for one text.
         cosine: mean pairwise cosine.
         averaging: mean cosine expected from averaging alone, given how much longer the texts are
-            than those of the first bin; in the first bin its own mean cosine.
+            than those of the first bin; in the first bin its own mean cosine. The most that
+            averaging gives: less, if parts do not count alike (`weighting`).
         excess: `cosine` − `averaging`.
     """
 
@@ -198,6 +215,7 @@ def crowding(
     pooled: Mapping[Condition, Mapping[int, ArrayLike]],
     resamples: int = RESAMPLES,
     seed: int = 0,
+    weights: Mapping[int, Weights] | None = None,
 ) -> Crowding:
     """Measure how texts crowd together as sentences are joined, and return the verdict.
 
@@ -210,12 +228,14 @@ def crowding(
             sentences, each embedded alone.
         resamples: number of bootstrap samples over texts.
         seed: seed of the bootstrap.
+        weights: those by which the means of sequential texts are weighted, by number of sentences;
+            None: all sentences count alike. Samples do not estimate them anew.
 
     Raises:
         RequestError: a condition or a k is missing, shapes differ, fewer than 30 texts, or values
             that are not finite.
     """
-    drawn = _drawn(Embedded(single, joined, pooled), resamples, seed)
+    drawn = _drawn(Embedded(single, joined, pooled, weights), resamples, seed)
     texts = drawn.texts
     parts = {name: spread(values, drawn.texts_of(name)) for name, values in drawn.parts.items()}
 
@@ -229,7 +249,12 @@ def crowding(
         averaging=estimates(drawn.averaging),
         independent=_estimates(drawn.independent, texts),
         excess=estimates(drawn.excess),
-        verdict=Verdict(answer(parts["length"]), drawn.counts[-1], **parts),
+        verdict=Verdict(
+            answer(parts["length"]),
+            drawn.counts[-1],
+            **parts,
+            effective=None if weights is None else drawn.effective[-1],
+        ),
     )
 
 
@@ -271,10 +296,12 @@ class _Drawn:
         cosines: mean cosines of texts, arrays of shape (1 + samples,).
         averaging: the same of means of their sentences' embeddings.
         independent: the same if sentences were independent.
+        effective: numbers of sentences that, counting alike, would average as much.
     """
 
     rows: Mapping[str, int]
     counts: tuple[int, ...]
+    effective: tuple[float, ...]
     cosines: Mapping[Condition, list[Draws]]
     averaging: Mapping[Condition, list[Draws]]
     independent: list[Draws]
@@ -337,9 +364,11 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
         if name != "repeated":
             means = _matching("pooled", embedded.pooled, name, counts, first, texts[name])
             averaging[name] = [alone, *(mean_cosines(one[: texts[name]], drawn) for one in means)]
-    counts = (1, *counts)
-    independent = [averaged(cosines["sequential"][0], count) for count in counts]
-    return _Drawn(texts, counts, cosines, averaging, independent)
+    effective = (1.0, *map(float, counts))
+    if embedded.weights is not None:
+        effective = (1.0, *(embedded.weights[count].effective for count in counts))
+    independent = [averaged(cosines["sequential"][0], count) for count in effective]
+    return _Drawn(texts, (1, *counts), effective, cosines, averaging, independent)
 
 
 def cosine_by_length(

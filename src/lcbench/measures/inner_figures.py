@@ -56,6 +56,7 @@ def theorem_by_length(
     traced: Traced, repairs: Sequence[str], chosen: Chosen, resamples: int, seed: int
 ) -> tuple[Panel, ...]:
     """Return Theorem 3's bound at the model's own σ_s and σ_a, a panel a repair: Figure 4."""
+    from lcbench.measures.attention import causal_sigma_a
     from lcbench.measures.bounds import of_independent_logits, simulate, theorem_3
 
     options = InsideOptions(("attention",), len(chosen.texts), None, resamples, seed)
@@ -65,8 +66,16 @@ def theorem_by_length(
         inside = traced.look(repair, chosen, options, [last])
         spreads = [one.value for one in inside.of("attention", "sigma_s_in_rows")[last].values]
         pairs = list(zip(spreads, chosen.lengths, strict=True))
+        masked = inside.is_masked
         random = [
-            float(np.mean([simulate(spread, n, seed=seed + k).sigma_a for k in range(_DRAWS)]))
+            float(
+                np.mean(
+                    [
+                        simulate(spread, n, causal=masked, seed=seed + k).sigma_a
+                        for k in range(_DRAWS)
+                    ]
+                )
+            )
             for spread, n in pairs
         ]
         measured = inside.of("attention", "sigma_a")[last]
@@ -74,7 +83,9 @@ def theorem_by_length(
             Line("measured, last layer", measured.values, measured.change),
             _exact("Theorem 3 at its σ_s", [theorem_3(*pair) for pair in pairs]),
             _exact("independent logits of its σ_s", random),
-            _exact("their limit", [of_independent_logits(*pair) for pair in pairs]),
+            _exact("a causal mask alone", list(map(causal_sigma_a, chosen.lengths)))
+            if masked
+            else _exact("their limit", [of_independent_logits(*pair) for pair in pairs]),
         )
         places = tuple(Place(str(n), n, len(chosen.texts)) for n in chosen.lengths)
         panels.append(Panel(f"σ_a, {repair}", "tokens", places, lines))

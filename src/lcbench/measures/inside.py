@@ -28,16 +28,21 @@ InsideMeasure = Literal["attention", "signal"]
 INSIDE: tuple[InsideMeasure, ...] = ("attention", "signal")
 """What can be measured inside a model."""
 
-INSIDE_VERSION = 2
+INSIDE_VERSION = 3
 """Raised by hand whenever the same texts would give other numbers."""
 
 LENGTHS = (64, 128, 256, 512)
 """Tokens of each text by default, special ones included, as far as the window reaches."""
 
-OF_HEADS = ("sigma_a", "sigma_s", "sigma_s_in_rows", "entropy")
+OF_HEADS = ("sigma_a", "beyond_mask", "sigma_s", "sigma_s_in_rows", "entropy", "first")
 """What is measured of each head, by the fields of `HeadMeasures`."""
 
-PAIRED = (("attention", "sigma_a"), ("attention", "entropy"), ("block", "block"))
+PAIRED = (
+    ("attention", "sigma_a"),
+    ("attention", "entropy"),
+    ("attention", "first"),
+    ("block", "block"),
+)
 """Part and name of the quantities in which a repair is compared with the baseline."""
 
 # Documents among which long ones are looked for, for each that is asked for.
@@ -141,6 +146,16 @@ class Inside:
     heads: tuple[Head, ...]
     taus: tuple[float, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether tokens of some layer do not attend to all, as under a causal mask."""
+        whole, beyond = self.of("attention", "sigma_a"), self.of("attention", "beyond_mask")
+        return any(
+            one.value - rest.value > 1e-6
+            for layer, by in beyond.items()
+            for one, rest in zip(whole[layer].values, by.values, strict=True)
+        )
 
     def of(self, part: str, name: str) -> dict[int, ByTokens]:
         """Return a quantity by layer."""

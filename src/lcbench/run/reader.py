@@ -13,6 +13,7 @@ from lcbench.hub.windows import window_of
 from lcbench.measures.collapse import Embeddings, measure, prepare
 from lcbench.measures.figures import INNER, Number, Subject
 from lcbench.measures.inside import Chosen, Inside, InsideOptions, choose
+from lcbench.measures.weighting import pools_by_mean
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.run.figures import word_vectors
 from lcbench.system.words import clock
@@ -247,6 +248,7 @@ class EmbeddingsReader:
                 None
                 if queries is None
                 else lambda texts: corrected(queries, texts, "query", reader.query_prompt),
+                by_mean=pools_by_mean(reader.loaded),
             ),
             record,
         )

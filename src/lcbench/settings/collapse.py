@@ -91,6 +91,11 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
             f"measures={value['measures']}: what happens inside a model needs the model, and "
             "embeddings= has none"
         )
+    if not inside and value["traced_lengths"] != "auto":
+        raise RequestError(
+            f"traced_lengths={value['traced_lengths']} is a key of measures inside the model: "
+            f"'measures=[{','.join(INSIDE)}]'."
+        )
     figures = _figures(value["figures"])
     if figures and embeddings is not None:
         raise RequestError(

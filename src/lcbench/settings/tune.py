@@ -196,15 +196,21 @@ def _options(value: Mapping[str, Any]) -> TuneOptions:
         if method != "search":
             raise RequestError(f"{key}={value[key]} is a key of method=search.")
         of_search[key] = value[key]
+    lengths, by_length = _lengths(value["traced_lengths"]), of_search["by_length"]
+    if method == "search" and lengths is not None and by_length is False:
+        raise RequestError(
+            f"traced_lengths={value['traced_lengths']}: with by_length=false temperatures do not "
+            "depend on length. Omit one of them."
+        )
     return TuneOptions(
         method=method,
         texts=None if value["texts"] is None else count_of("texts", value["texts"]),
-        lengths=_lengths(value["traced_lengths"]),
+        lengths=lengths,
         search=SearchOptions(
             trials=count_of("trials", of_search["trials"], least=4),
             folds=count_of("folds", of_search["folds"], least=2),
             heads=boolean_of("heads", of_search["heads"]),
-            by_length=boolean_of("by_length", of_search["by_length"]),
+            by_length=boolean_of("by_length", by_length),
         ),
         seed=count_of("seed", value["seed"], least=0),
     )

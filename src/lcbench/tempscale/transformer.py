@@ -1,4 +1,4 @@
-"""Finds the transformer in a loaded model, and what policies depend on of it."""
+"""Finds the transformer in a loaded model, and what repairs depend on of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from transformers import PreTrainedModel
 
 from lcbench.errors import InjectionError
 from lcbench.tempscale.policy import ModelShape
+from lcbench.tempscale.softmax import computes_own_softmax
 
 READS = "_lcbench_reads"
 """Attribute of a transformer under a context extension: the most tokens read of a text."""
 
 
 def shape_of(model: nn.Module) -> ModelShape:
-    """Return the properties of a loaded model that policies depend on."""
+    """Return the properties of a loaded model that repairs depend on."""
     transformer = find_transformer(model)
     config = transformer.config
     window = getattr(transformer, READS, None) or getattr(model, "max_seq_length", None)
@@ -25,6 +26,7 @@ def shape_of(model: nn.Module) -> ModelShape:
         position_bias=hasattr(config, "relative_attention_num_buckets"),
         heads=_count(config, "num_attention_heads"),
         head_size=_head_size(config),
+        own_softmax=any(map(computes_own_softmax, transformer.modules())),
     )
 
 

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 _FIGURES = {
     "sigma_a": ("attention", "sigma_a", "σ_a, mean of the heads"),
     "sigma_s": ("attention", "sigma_s_in_rows", "σ_s in rows, mean of the heads"),
+    "beyond-mask": ("attention", "beyond_mask", "σ_a beyond the mask, mean of the heads"),
     "entropy": ("attention", "entropy", "entropy of rows (nats)"),
+    "first-token": ("attention", "first", "share of attention on the first token"),
     "signal": ("block", "block", "log ratio of the layer"),
     "attention-alone": ("bound", "attention", "log ratio of attention alone"),
 }
 TITLES = {
     "sigma_a": "σ_a by layer and length",
     "sigma_s": "σ_s by layer and length",
+    "beyond-mask": "σ_a beyond that of the mask by layer and length",
     "entropy": "Entropy of attention by layer and length",
+    "first-token": "Attention on the first token by layer and length",
     "signal": "What each layer leaves of the differences between token vectors",
     "attention-alone": "What attention alone leaves of them",
 }
@@ -43,7 +47,8 @@ def inside_panels(measurements: Sequence[InsideMeasurement]) -> dict[str, list[C
 
 def _by_layer(one: InsideMeasurement, part: str, quantity: str, axis: str) -> Curves | None:
     layers = one.inside.of(part, quantity)
-    if not layers:
+    # Without a mask it is σ_a itself.
+    if not layers or (quantity == "beyond_mask" and not one.inside.is_masked):
         return None
     heading = f"{heading_of(one)}, {repair_of(one)}"
     at = tuple(map(float, layers))

@@ -46,10 +46,22 @@ _ABOUT_VERDICT = (
     "With 95 % intervals from a bootstrap over texts. A model collapses if length itself adds at "
     "least 0.02, significantly."
 )
+_WEIGHTED = (
+    "A model that does not pool by the mean does not average all sentences alike. Its averages are "
+    "therefore weighted means, by the weights that its own embeddings have of each sentence, and "
+    "k is the number of sentences that average as much counting alike, 1 / Σ w²: "
+)
+_ABOUT_WEIGHTS = (
+    "The embedding of a text as a weighted mean of those of its sentences, each embedded alone: "
+    "weights by place, at least 0, fitted to all texts after their mean is taken off. Effective "
+    "sentences: 1 / Σ w², as many as there are if all count alike, 1 if one alone counts. "
+    "Explained: share of the texts' variance; where it is low the weights say little."
+)
 _ABOUT_LENGTHS = (
     "Whole texts in bins of equal numbers by length in tokens, as far as the model reads them. "
     "Averaging: what it gives texts so much longer than those of the first bin, if their parts "
-    "were independent; parts of a real text are alike and gain less. N10: mean number of texts "
+    "were independent and counted alike; it gives less where parts are alike, as in a real text, "
+    "or count unequally, as where a model does not pool by the mean. N10: mean number of texts "
     "among whose 10 nearest neighbours a text of this bin is; 10 where no length is preferred."
 )
 _ABOUT_SHIFT = (
@@ -97,6 +109,7 @@ def tables_of(measurements: Sequence[Measurement]) -> tuple[Table, ...]:
         _verdicts,
         _changes,
         _sentences,
+        _weights,
         _lengths,
         _space,
         _shift,
@@ -186,12 +199,19 @@ def _verdicts(measurements: Sequence[Measurement]) -> Table:
         for verdict in (one.collapse.crowding.verdict,)
     ]
     header = ("Repair", "Collapses", "Sentences", *_PARTS.values())
+    weighted = [
+        f"{heading_of(one)}, {repair_of(one)} {verdict.effective:.1f}"
+        for one in measurements
+        if one.collapse.crowding is not None
+        and (verdict := one.collapse.crowding.verdict).effective is not None
+    ]
     return Table(
         "collapse",
         "Does the model collapse, and is it length?",
         header,
         2,
         _sections(rows),
+        notes=(f"{_WEIGHTED}{'; '.join(weighted)}.",) if weighted else (),
         footnotes=(_ABOUT_VERDICT,),
     )
 
@@ -261,10 +281,50 @@ def _sentences(measurements: Sequence[Measurement]) -> Table:
         _sections(rows),
         footnotes=(
             "Means of sentences: mean cosine of the means of the texts' own sentences, each "
-            "embedded alone. Independent sentences: kρ / (1 + (k − 1)ρ). Excess: mean cosine less"
-            " means of "
-            "sentences.",
+            "embedded alone, weighted if the model does not pool by the mean. Independent "
+            "sentences: kρ / (1 + (k − 1)ρ), k being effective ones then. Excess: mean cosine less "
+            "means of sentences.",
         ),
+    )
+
+
+def _weights(measurements: Sequence[Measurement]) -> Table:
+    rows = [
+        (
+            one,
+            (
+                name(repair_of(one)),
+                name(part.condition),
+                name(str(part.sentences)),
+                *(
+                    _measured(value)
+                    for value in (
+                        part.weights.shares[0],
+                        part.weights.shares[-1],
+                        part.weights.effective,
+                        part.weights.explained,
+                    )
+                ),
+            ),
+        )
+        for one in measurements
+        for part in one.collapse.weights
+    ]
+    return Table(
+        "weights",
+        "What the embedding of a text holds of each sentence",
+        (
+            "Repair",
+            "Sentences are",
+            "Sentences",
+            "First\nsentence",
+            "Last\nsentence",
+            "Effective\nsentences",
+            "Explained",
+        ),
+        2,
+        _sections(rows),
+        footnotes=(_ABOUT_WEIGHTS,),
     )
 
 

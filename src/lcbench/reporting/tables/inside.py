@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lcbench.measures.estimates import Estimate
 from lcbench.measures.inside import OF_HEADS, PAIRED, changes
 from lcbench.repair.repair import NO_REPAIR
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "sigma_a": "σ_a",
+    "beyond_mask": "σ_a beyond\nthe mask",
     "sigma_s": "σ_s",
     "sigma_s_in_rows": "σ_s\nin rows",
     "entropy": "Entropy\n(nats)",
+    "first": "First\ntoken",
 }
 _BOUNDS = {
     "attention": "Attention\nalone",
@@ -39,17 +43,27 @@ _BOUNDS = {
 _CHANGED = {
     "sigma_a": ("σ_a", "σ_a"),
     "entropy": ("Entropy\n(nats)", "entropy"),
+    "first": ("First\ntoken", "the share of the first token"),
     "block": ("Log ratio\nof the layer", "the log ratio"),
+}
+# By whether a model's attention is masked.
+_THEOREM = {
+    False: "By the paper's Theorem 3 it falls.",
+    True: "The paper's Theorem 3 is of attention without a mask.",
 }
 _ABOUT_CHANGES = (
     "Means over texts of the difference on the same text, with 95 % intervals from a bootstrap "
-    "over texts; bold: significant. σ_a and entropy: means over heads."
+    "over texts; bold: significant. σ_a (of which the mask's part stays the same), entropy and the "
+    "share of attention on the first token: means over heads."
 )
 _ABOUT_ATTENTION = (
     "Means over heads and texts; each text is cut to every length. σ_a: largest singular value of "
-    "(I − 11ᵀ/n)A, 0 where all tokens attend alike. σ_s: standard deviation of the logits after "
-    "the temperature, and within rows, which is all that softmax sees. Entropy: of the rows of A. "
-    "With 95 % intervals from a bootstrap over texts. By head: tables/heads.csv."
+    "(I − 11ᵀ/n)A, 0 where all tokens attend alike; beyond the mask: less that of even attention "
+    "to all tokens that a causal or windowed mask leaves, which cannot be alike. σ_s: standard "
+    "deviation of the logits after the temperature, and within rows, which is all that softmax "
+    "sees. Entropy: of the rows of A. First token: its share of attention; even attention gives it "
+    "1/n, under a causal mask (1 + 1/2 + … + 1/n)/n. With 95 % intervals from a bootstrap over "
+    "texts. By head: tables/heads.csv."
 )
 _ABOUT_SIGNAL = (
     "log(‖HC[X′]‖ / ‖HC[X]‖), mean over texts; HC[X] is X without the mean of its rows. Below 0: "
@@ -77,7 +91,7 @@ def head_table(measurements: Sequence[InsideMeasurement]) -> tuple[Table, ...]:
             (
                 name(repair_of(one)),
                 *map(name, map(str, (head.layer, head.head, tokens))),
-                *(_number(head.values[what][at]) for what in OF_HEADS),
+                *(_number(head.values.get(what), at) for what in OF_HEADS),
             ),
         )
         for one in ordered(measurements)
@@ -96,14 +110,23 @@ def inside_headlines(measurements: Sequence[InsideMeasurement]) -> tuple[str, ..
         inside = one.inside
         start = f"{heading_of(one)}, {repair_of(one)}"
         between = f"from {inside.lengths[0]} to {inside.lengths[-1]} tokens"
-        sigmas = inside.of("attention", "sigma_a")
+        masked = inside.is_masked
+        sigmas = inside.of("attention", "beyond_mask" if masked else "sigma_a")
         if sigmas and len(inside.lengths) > 1:
             rising = sum(by.change.low > 0 for by in sigmas.values())
             falling = sum(by.change.high < 0 for by in sigmas.values())
             lines.append(
-                f"{start}: {between} σ_a rises in {rising} of {len(sigmas)} layers and falls in "
-                f"{falling}; of the last by {signed(sigmas[max(sigmas)].change)}. By the paper's "
-                "Theorem 3 it falls."
+                f"{start}: {between} σ_a{' beyond the mask' if masked else ''} rises in {rising} "
+                f"of {len(sigmas)} layers and falls in {falling}; of the last by "
+                f"{signed(sigmas[max(sigmas)].change)}. {_THEOREM[masked]}"
+            )
+        firsts = inside.of("attention", "first")
+        if masked and firsts:
+            most = max(firsts, key=lambda layer: firsts[layer].values[-1].value)
+            lines.append(
+                f"{start}: at {inside.lengths[-1]} tokens the first one has most of the attention "
+                f"in layer {most}, {firsts[most].values[-1].value:.0%}, and in the mean of the "
+                f"layers {np.mean([by.values[-1].value for by in firsts.values()]):.0%}."
             )
         blocks = inside.of("block", "block")
         if blocks and len(inside.lengths) > 1:
@@ -241,5 +264,6 @@ def _estimated(by: ByTokens | None, at: int, is_signed: bool) -> Entry:
     return Entry(text, value.value, tooltip=str(value), low=value.low, high=value.high)
 
 
-def _number(value: float) -> Entry:
-    return Entry(f"{value:.3f}", value)
+def _number(values: Sequence[float] | None, at: int) -> Entry:
+    """Return a head's value at a length; older measurements lack some."""
+    return Entry(MISSING_VALUE, None) if values is None else Entry(f"{values[at]:.3f}", values[at])
