@@ -1,5 +1,6 @@
 """MiniLM taken as a model of 256 positions, extended to 512, against its own 512."""
 
+import csv
 import re
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from lcbench.repair.extension import parse
 from lcbench.tasks.reference import read_reference, texts_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "extension.md"
+RECORDED = Path(__file__).parents[2] / "results" / "minilm" / "extension"
 EXTENSIONS: dict[str, Any] = {
     "none: cut at 256 tokens": None,
     "{gp: 512, from: 256}": {"gp": 512, "from": 256},
@@ -49,6 +51,36 @@ def test_extended_embeddings_are_nearer_to_the_true_ones(minilm_folder: Path) ->
     """Than those of texts that are cut, in each of two texts and with each method."""
     cut, *extended = cosines(minilm_folder, 2).values()
     assert all((one > cut + 0.04).all() for one in extended)
+
+
+def test_the_scores_of_the_documentation_are_recorded() -> None:
+    """On QMSum each method gains nearly as much as true positions; on docstrings all lose."""
+    with (RECORDED / "tasks.csv").open(encoding="utf-8", newline="") as file:
+        cells = {(row["policy"], row["task"]): row for row in csv.DictReader(file)}
+    names = {"none: cut at 256 tokens": "1", "`{window: 512}`, the true positions": "window=512"}
+    page = PAGE.read_text("utf-8").replace("−", "-")
+    number = r"(\d\d\.\d\d) \|(.*?)\|"
+    rows = re.findall(rf"^\| (.+?) \| {number} {number}$", page, re.M)
+    assert len(rows) == len(cells) / 2 == 5
+    losses, gains = [], []
+    for name, docstrings, lost, meetings, gained in rows:
+        part = names.get(name) or re.sub(r"[`{} ]", "", name).replace(":", "=")
+        policy = part if part == "1" else f"extend={part}"
+        for task, score, change in (
+            ("DocstringLongRetrieval", docstrings, lost),
+            ("LEMBQMSumRetrieval", meetings, gained),
+        ):
+            cell = cells[policy, task]
+            assert score == f"{float(cell['value']):.2f}"
+            if policy != "1":
+                ends = (float(cell[key]) for key in ("improvement", "low", "high"))
+                assert change.strip() == "{:.1f} ({:.1f} to {:.1f})".format(*ends)
+        if "from" in policy:
+            losses.append(float(cells[policy, "DocstringLongRetrieval"]["adjusted"]))
+            gains.append(float(cells[policy, "LEMBQMSumRetrieval"]["low"]))
+    # GP, RP, PI.
+    assert [one < 0.05 for one in losses] == [True, False, True]
+    assert min(gains) > 0
 
 
 @pytest.mark.exhaustive
