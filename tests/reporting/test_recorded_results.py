@@ -19,9 +19,12 @@ def test_the_recorded_numbers_follow_from_the_recorded_cells(
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition(":")[0] for line in lines] == [
         str(ROOT / "results" / name)
-        for name in ("demo", "minilm/docs", "minilm/mirror", "minilm/repairs")
+        for name in (
+            "demo",
+            *(f"minilm/{one}" for one in ("docs", "extension", "mirror", "repairs")),
+        )
     ]
-    assert all(int(line.rpartition(":")[2].split()[0]) > 500 for line in lines)
+    assert all(int(line.rpartition(":")[2].split()[0]) > 200 for line in lines)
 
 
 def test_another_number_is_found(tmp_path: Path) -> None:
