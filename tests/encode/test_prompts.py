@@ -15,13 +15,13 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 from mteb.types import PromptType
 
 from lcbench.encode.prompts import (
-    check_registry,
     check_room,
     describe_prompts,
     model_prompts,
     no_prompt,
     registry_prompts,
 )
+from lcbench.encode.registry import check_registry
 from lcbench.errors import RequestError
 from lcbench.hub.model_files import has_prompts
 from lcbench.hub.models import ModelSettings
@@ -106,9 +106,14 @@ def _windowed(model: Any, window: int) -> Any:
     return model
 
 
+@pytest.mark.parametrize("name", ["nvidia/NV-Embed-v2", "WhereIsAI/UAE-Large-V1"])
+def test_an_encoder_of_its_own_is_refused(model: Any, name: str) -> None:
+    """Also one that encodes in another way than the wrapper that it is derived from."""
+    with pytest.raises(RequestError, match=r"with code of its own .*protocol=model uses those"):
+        registry_prompts(name, model)
+
+
 def test_what_is_more_than_prompts_is_refused(model: Any) -> None:
-    with pytest.raises(RequestError, match="with code of its own"):
-        registry_prompts("Qwen/Qwen3-Embedding-0.6B", model)
     ends = next(
         meta.name
         for meta in mteb.get_model_metas()
@@ -133,10 +138,13 @@ def test_mtebs_window_has_to_be_that_of_the_model(
 
 
 def test_what_is_more_than_prompts_is_refused_before_the_model_is_loaded() -> None:
-    check_registry(BGE)
-    check_registry("nobody/unknown")
-    with pytest.raises(RequestError, match=r"with code of its own .*protocol=model uses those"):
-        check_registry("Qwen/Qwen3-Embedding-0.6B")
+    def model(name: str) -> Any:
+        return SimpleNamespace(name=name, settings=SimpleNamespace(special_tokens=None))
+
+    check_registry(model(BGE))
+    check_registry(model("nobody/unknown"))
+    with pytest.raises(RequestError, match="with code of its own"):
+        check_registry(model("nvidia/NV-Embed-v2"))
 
 
 def test_lengths_count_the_prompt(make_model: Callable[[str], Path]) -> None:

@@ -21,6 +21,7 @@ from lcbench.encode.load import load
 from lcbench.encode.roles import lengths_by_role
 from lcbench.errors import MissingError, RequestError
 from lcbench.hub.models import locate
+from lcbench.hub.truncation import Trained
 from lcbench.repair.repair import Repair
 from lcbench.run.export import export
 from lcbench.tempscale.policy import parse
@@ -49,6 +50,91 @@ def test_a_window_can_be_raised_up_to_the_positions(minilm_folder: Path) -> None
 
 def test_asking_for_the_own_window_by_its_number_is_the_same_protocol(minilm_folder: Path) -> None:
     assert locate(settings(minilm_folder, window=256), offline=True).window is None
+
+
+def test_all_dimensions_by_their_number_are_the_same_protocol(minilm_folder: Path) -> None:
+    located = locate(settings(minilm_folder, dimensions=384), offline=True)
+    assert (located.dimensions, located.shape.dimensions, located.untrained) == (None, 384, False)
+
+
+@pytest.mark.parametrize(
+    ("trained", "dimensions", "message"),
+    [
+        (None, 385, r"an embedding of local/\w+ has 384 dimensions"),
+        (Trained((256, 128)), 385, "has 384 dimensions"),
+        (Trained((256, 128)), 200, r"was trained for 384, 256, 128\."),
+        (Trained(()), 128, r"was trained for 384\."),
+        (Trained(least=64), 63, "was trained for any number from 64 on"),
+    ],
+)
+def test_dimensions_that_a_model_does_not_have(
+    minilm_folder: Path, trained: Trained | None, dimensions: int, message: str
+) -> None:
+    with pytest.raises(RequestError, match=rf"model\.dimensions={dimensions}: .*{message}"):
+        locate(settings(minilm_folder, dimensions=dimensions, trained=trained), offline=True)
+
+
+@pytest.mark.parametrize(
+    ("stated", "dimensions", "is_known"),
+    [
+        ({}, 128, False),
+        ({"matryoshka_dimensions": [256, 128]}, 128, True),
+        ({"is_matryoshka": True}, 77, True),
+        ({"is_matryoshka": False}, 77, False),
+    ],
+)
+def test_what_a_model_says_that_it_was_trained_for(
+    tmp_path: Path,
+    make_model: MakeModel,
+    stated: dict[str, Any],
+    dimensions: int,
+    is_known: bool,
+) -> None:
+    folder = Path(shutil.copytree(make_model("bert"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    wide = {**config, "hidden_size": 512, **stated}
+    (folder / "config.json").write_text(json.dumps(wide))
+    located = locate(settings(folder, dimensions=dimensions), offline=True)
+    assert located.untrained is not is_known
+    assert located.shape.dimensions == located.dimensions == dimensions
+    if "matryoshka_dimensions" in stated:
+        with pytest.raises(RequestError, match="was trained for 512, 256, 128"):
+            locate(settings(folder, dimensions=129), offline=True)
+
+
+def test_the_dimensions_in_a_models_files_are_its_own(tmp_path: Path, minilm_folder: Path) -> None:
+    folder = Path(shutil.copytree(minilm_folder, tmp_path / "model"))
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncate_dim": 64}))
+    own = locate(settings(folder), offline=True)
+    assert (own.dimensions, own.shape.dimensions) == (None, 64)
+    assert locate(settings(folder, dimensions=64), offline=True).dimensions is None
+    more = locate(settings(folder, dimensions=128), offline=True)
+    assert (more.dimensions, more.shape.dimensions) == (128, 128)
+    assert load(more, device="cpu", dtype="float32").get_embedding_dimension() == 128
+    assert locate(settings(folder, dimensions=384), offline=True).dimensions == 384
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "named"),
+    [
+        ("config.json", {"model_type": "mine"}, r"its architecture mine \(config\.json\)"),
+        ("modules.json", {}, r"its module own\.Pooling \(modules\.json\)"),
+    ],
+)
+def test_code_that_a_model_needs_is_refused_by_name(
+    tmp_path: Path, make_model: MakeModel, file: str, changes: dict[str, Any], named: str
+) -> None:
+    folder = Path(shutil.copytree(make_model("bert"), tmp_path / "model"))
+    content = json.loads((folder / file).read_text())
+    if file == "modules.json":
+        content[1]["type"] = "own.Pooling"
+    else:
+        content |= {**changes, "auto_map": {"AutoModel": "own.Model"}}
+    (folder / file).write_text(json.dumps(content))
+    located = locate(settings(folder), offline=True)
+    with pytest.raises(RequestError, match=rf"local/model needs code .*{named}.*40 digits"):
+        load(located, device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize(

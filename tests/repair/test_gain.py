@@ -50,7 +50,7 @@ NAMES = {
 
 def multiply(architecture: str, model: Any, gain: Gain) -> Any:
     """Multiply weights by hand; Gemma's norms multiply by 1 + weight."""
-    norms, outputs = NAMES[architecture]
+    norms, outputs = NAMES[architecture.partition(",")[0]]
     gemma = float(architecture.startswith("Gemma"))
     for name, module in model.named_modules():
         with torch.no_grad():

@@ -34,6 +34,9 @@ def test_a_record_names_its_fields_as_those_on_users_disks() -> None:
         "pooling": None,
         "own_code": False,
     }
+    cut = replace(protocol, dimensions=64, special_tokens="bos eos")
+    assert Protocol.of_record(cut.record) == cut
+    assert cut.record == {**protocol.record, "dimensions": 64, "special_tokens": "bos eos"}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])

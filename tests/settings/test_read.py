@@ -33,6 +33,8 @@ GROUPS = {
     for group in sorted(config_groups())
 }
 
+CUSTOM = ("model=custom", "model.name=some/model")
+
 
 def test_no_key_is_both_identity_and_runtime() -> None:
     assert not IDENTITY & RUNTIME
@@ -269,6 +271,12 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["protocol.name=a/b"], "protocol.name=a/b cannot name a folder"),
         (["model.revision=main"], "is read from a package, which has no revisions"),
         (["model=bge", "model.revision=main", "model.trust_remote_code=true"], "40 digits"),
+        (["model.dimensions=0"], "model.dimensions=0 is not a whole number of at least 1"),
+        (["model.dimensions=half"], "model.dimensions=half is not a whole number"),
+        ([*CUSTOM, "model.special_tokens=eos"], "model.special_tokens=eos is not a list"),
+        ([*CUSTOM, "model.special_tokens=[end]"], "of bos and eos, such as [eos]"),
+        ([*CUSTOM, "model.matryoshka=64"], "model.matryoshka=64 is neither a list"),
+        ([*CUSTOM, "model.matryoshka=[a]"], "model.matryoshka=a is not a whole number"),
         (["tau_bias=halved"], "tau_bias=halved is not one of: divided, kept"),
         (["tau={layer: {0: 1.0}}"], "is not a policy. Did you mean layers?"),
     ],
@@ -321,6 +329,8 @@ CHANGES = {
     "model.window": "model.window=128",
     "model.trust_remote_code": "model.source=folder model.trust_remote_code=true",
     "model.pooling": "model=custom model.name=some/model model.pooling=cls",
+    "model.special_tokens": "model=custom model.name=some/model model.special_tokens=[eos]",
+    "model.dimensions": "model.dimensions=128",
     "tau": "tau=0.7",
     "tau_bias": "tau_bias=kept",
     "gain": "gain={ffn:0.9}",
@@ -412,6 +422,8 @@ def test_every_key_of_identity_changes_what_a_result_belongs_to() -> None:
             "offline=true",
         ],
         ["model=bge"],
+        ["model=e5-mistral", "model.dimensions=512"],
+        ["model=qwen3-8b"],
         ["sweep=repairs"],
         ["correct={abtt: {components: 2, on: docstrings}}"],
     ],

@@ -92,6 +92,13 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {**_DECODER, "sliding_window": 8, "attn_logit_softcapping": 5.0},
     ),
     "Gemma 3": ("Gemma3TextModel", "Gemma3TextConfig", {**_DECODER, "sliding_window": 8}),
+    # Decoders whose attention goes in both directions, as embedders have it.
+    "Qwen2, both directions": ("Qwen2Model", "Qwen2Config", {**_DECODER, "is_causal": False}),
+    "Gemma 3, both directions": (
+        "Gemma3TextModel",
+        "Gemma3TextConfig",
+        {**_DECODER, "sliding_window": 8, "use_bidirectional_attention": True},
+    ),
 }
 # What the architectures call these projections (ModernBERT's is one for all three).
 _QUERIES_AND_KEYS = {"query", "key", "q", "k", "q_lin", "k_lin", "q_proj", "k_proj", "Wqkv"} | {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lcbench.settings.share import CardSettings, PackSettings, SharedResults
 
 # Values of a protocol whose results are comparable with those of mteb's repository.
-_OF_MTEB = {"prompts": "registry", "dtype": "float32", "window": None}
+_OF_MTEB = {"prompts": "registry", "dtype": "float32", "window": None, "dimensions": None}
 
 
 def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:

@@ -60,6 +60,7 @@ class Identity:
         window: number of tokens read of a text; None: no limit.
         dtype: dtype of weights and activations.
         pooling: pooling requested instead of the model's own; None: the model's.
+        changes: further requested changes of the model, such as fewer dimensions; None: none.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Identity:
     window: int | None
     dtype: str
     pooling: str | None = None
+    changes: str | None = None
 
 
 @dataclass(eq=False)
@@ -403,6 +405,7 @@ class Engine:
             role=(role or "neither") if self._forward.depends_on_role else "",
             made_by=_made_by(),
             pooling=identity.pooling,
+            changes=identity.changes,
         )
 
 

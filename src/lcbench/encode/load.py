@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lcbench.errors import RequestError
+from lcbench.hub.kinds import refuse_own_code
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.models import LocatedModel, check_unchanged, refuse_without_room, set_pooling
 from lcbench.hub.windows import has_no_table, set_window, window_of
@@ -29,7 +30,8 @@ def load(
     Raises:
         RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
             weights that it uses, or has others; sentence-transformers replaces some of its
-            settings; its files are no longer those that were located.
+            settings; its files are no longer those that were located; it needs code that is not
+            trusted; its tokenizer has no padding token, or adds other special tokens than asked.
         RuntimeError: of torch's, about the device or its memory: the model is not at fault.
     """
     import torch
@@ -44,6 +46,9 @@ def load(
     )
     from lcbench.encode.roles import cap_lengths
 
+    if not located.settings.trust_remote_code:
+        refuse_own_code(located.name, located.folder, transformer_folder(located.folder))
+    tokens = located.settings.special_tokens
     reports: list[LoadReport] = []
     try:
         with load_reports() as reports, load_warnings() as warnings:
@@ -52,6 +57,10 @@ def load(
                 device=device,
                 trust_remote_code=located.settings.trust_remote_code,
                 local_files_only=True,
+                truncate_dim=located.dimensions,
+                processor_kwargs=None
+                if tokens is None
+                else {f"add_{name}_token": name in tokens for name in ("bos", "eos")},
                 model_kwargs={
                     "use_safetensors": True,
                     "torch_dtype": getattr(torch, dtype),
@@ -72,6 +81,7 @@ def load(
         ) from error
     refuse_replaced(located.name, warnings)
     refuse_incomplete(located.name, reports, model)
+    _check_tokenizer(located, model)
     set_pooling(located, model)
     if located.settings.window is not None:
         if (
@@ -100,3 +110,46 @@ def load(
                 weight.data = weight.data.clone()
     check_unchanged(located)
     return model.eval()
+
+
+def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:
+    """Check that a tokenizer can pad, and adds the special tokens that it should.
+
+    Raises:
+        RequestError: naming the remedy.
+    """
+    from transformers import PreTrainedTokenizerBase
+
+    tokenizer = model.tokenizer
+    # Static embeddings have another tokenizer class.
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    path = transformer_folder(located.folder) / "tokenizer_config.json"
+    if tokenizer.pad_token_id is None:
+        raise RequestError(
+            f"{located.name}: its tokenizer has no padding token, which batches need. Add one to "
+            f'{path}, such as "pad_token": "{tokenizer.eos_token or "<pad>"}".'
+        )
+    asked, config = located.settings.special_tokens, read_object(path)
+    ids = tokenizer("a text")["input_ids"] or [None]
+    adds = {
+        "bos": tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id,
+    }
+    if asked is not None:
+        if lacking := [name for name in asked if not adds[name]]:
+            raise RequestError(
+                f"model.special_tokens=[{','.join(asked)}]: the tokenizer of {located.name} has no "
+                f"{' and no '.join(lacking)} token."
+            )
+        return
+    stated = [name for name in adds if config.get(f"add_{name}_token") is True]
+    # transformers 5 follows tokenizer.json, where versions before followed these keys.
+    if dropped := [name for name in stated if not adds[name]]:
+        keys = " and ".join(f"add_{name}_token" for name in dropped)
+        raise RequestError(
+            f"{located.name}: {path.name} states {keys}, and transformers adds none, since "
+            "tokenizer.json does not. Set the special tokens that texts get: "
+            f"model.special_tokens=[{','.join(stated)}], or "
+            f"[{','.join(name for name in stated if name not in dropped)}]."
+        )

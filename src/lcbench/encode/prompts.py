@@ -1,14 +1,9 @@
-"""Chooses a text's prompt or instruction: none, the model's own, or from mteb's registry.
-
-The registry's rules are mteb's own (`AbsEncoder`); here they are asked, not written again, for the
-two ways in which mteb loads a sentence-transformers model. Any other is refused.
-"""
+"""Chooses a text's prompt or instruction: none, the model's own, or from mteb's registry."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
@@ -25,9 +20,6 @@ PromptOf = Callable[["TaskMetadata", "PromptType | None"], str]
 
 # What sentence-transformers' own encode_document takes where it is given no prompt.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-# Of what mteb loads a model with: what is no matter of prompts, and settled by the model's config
-# or the protocol here.
-_SETTLED = frozenset({"trust_remote_code", "model_kwargs", "device", "max_seq_length"})
 
 
 def no_prompt(task: TaskMetadata, prompt_type: PromptType | None) -> str:
@@ -120,96 +112,32 @@ def registry_prompts(name: str, model: SentenceTransformer) -> PromptOf:
         RequestError: mteb loads this model in a way that more than prompts would have to be taken
             from, or reads another number of tokens with it.
     """
-    rules = _registry_rules(name)
-    window = None if rules is None else rules.window
-    if window is not None and window != model.max_seq_length:
+    from lcbench.encode.registry import registered
+
+    found = registered(name)
+    if found is None:
+        return _named_prompts(model, None)
+    if found.window is not None and found.window != model.max_seq_length:
         raise RequestError(
-            f"protocol.prompts=registry: mteb reads {window} tokens of a text with {name}, which "
-            f"reads {model.max_seq_length} here: model.window={window}, or protocol=paper."
+            f"protocol.prompts=registry: mteb reads {found.window} tokens of a text with {name}, "
+            f"which reads {model.max_seq_length} here: model.window={found.window}, or "
+            "protocol=paper."
         )
-    if rules is not None and rules.instructions is not None:
-        return rules.instructions
-    return _named_prompts(model, None if rules is None else rules.prompts)
+    if found.instructions is not None:
+        return found.instructions
+    return _named_prompts(model, found.prompts, found.otherwise)
 
 
-def check_registry(name: str) -> None:
-    """Check that mteb's prompts for a model can be used, before the model is loaded.
+def _named_prompts(
+    model: SentenceTransformer, prompts: dict[str, str] | None, otherwise: str | None = None
+) -> PromptOf:
+    """Return the prompts of a dictionary by task, type of task and kind of text (mteb's order).
 
     Args:
-        name: the model's name on the hub.
-
-    Raises:
-        RequestError: mteb loads this model in a way that more than prompts would have to be taken
-            from.
+        model: loaded.
+        prompts: the dictionary; None: the model's own.
+        otherwise: name of the prompt of texts that none suits; None: by their role alone.
     """
-    _registry_rules(name)
-
-
-@dataclass(frozen=True)
-class _RegistryRules:
-    """A model's prompts in mteb's registry.
-
-    Attributes:
-        window: maximum number of tokens that mteb reads of a text; None: the model's own window.
-        prompts: prompts by task, type of task or kind of text; None: the model's own.
-        instructions: returns instructions that replace prompts; None: no instructions.
-    """
-
-    window: int | None
-    prompts: dict[str, str] | None
-    instructions: PromptOf | None = None
-
-
-def _registry_rules(name: str) -> _RegistryRules | None:
-    """Return a model's prompts in mteb's registry; None if it lacks the model."""
-    import mteb
-    from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
-    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
-
-    try:
-        meta = mteb.get_model_meta(name, fetch_from_hf=False)
-    except KeyError:
-        return None
-    loader: Any = meta.loader
-    settings = dict(meta.loader_kwargs)
-    window = settings.get("max_seq_length")
-    for key in _SETTLED:
-        settings.pop(key, None)
-    if isinstance(loader, type) and issubclass(loader, SentenceTransformerEncoderWrapper):
-        prompts = settings.pop("model_prompts", None)
-        _refuse_others(name, settings)
-        return _RegistryRules(window, prompts)
-    if loader is InstructSentenceTransformerModel:
-        instructions = _instructions(
-            template=settings.pop("instruction_template", None),
-            prompts=settings.pop("prompts_dict", None),
-            priority=settings.pop("prompt_priority", None),
-            to_documents=settings.pop("apply_instruction_to_passages", True),
-        )
-        _refuse_others(name, settings)
-        return _RegistryRules(window, None, instructions)
-    raise RequestError(
-        f"protocol.prompts=registry: mteb loads {name} with code of its own "
-        f"({getattr(loader, '__name__', loader)}), whose prompts are unknown to lcbench. "
-        "protocol=model uses those of the model's own files, protocol=paper none."
-    )
-
-
-def _refuse_others(name: str, settings: dict[str, Any]) -> None:
-    # True of what changes nothing: an option that is off.
-    set_ = sorted(key for key, value in settings.items() if value not in (None, False))
-    if settings.get("include_prompt") is False:
-        set_.append("include_prompt")
-    if set_:
-        raise RequestError(
-            f"protocol.prompts=registry: mteb loads {name} with settings beyond its prompts "
-            f"({', '.join(set_)}), which are not applied here. protocol=model uses the "
-            "prompts of the model's own files, protocol=paper none."
-        )
-
-
-def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -> PromptOf:
-    """Return the prompts of a dictionary by task, type of task and kind of text (mteb's order)."""
     from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 
     from lcbench.encode.encoder import role_of
@@ -228,6 +156,8 @@ def _named_prompts(model: SentenceTransformer, prompts: dict[str, str] | None) -
         chosen = get_prompt_name(valid, task, prompt_type)
         if valid and chosen is not None:
             return valid[chosen]
+        if otherwise is not None:
+            return fallback[otherwise] or ""
         return prompt_by_role(model, role_of(prompt_type), fallback)
 
     return prompt_of
@@ -250,29 +180,3 @@ def prompt_by_role(
         return named["query"] or ""
     default = model.default_prompt_name
     return "" if default is None else named.get(default) or ""
-
-
-def _instructions(template: Any, prompts: Any, priority: Any, *, to_documents: bool) -> PromptOf:
-    """Return the instructions of mteb's tasks in a model's template."""
-    from mteb.models.abs_encoder import AbsEncoder, PromptSource
-    from mteb.types import PromptType
-
-    class Instructions(AbsEncoder):
-        """mteb's rules for instructions, without a model."""
-
-        instruction_template = template
-        prompts_dict = prompts
-
-        def encode(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError
-
-    rules = Instructions()
-    if priority is not None:
-        rules.prompt_priority = [PromptSource.from_str(source) for source in priority]
-
-    def prompt_of(task: TaskMetadata, prompt_type: PromptType | None) -> str:
-        if prompt_type == PromptType.document and not to_documents:
-            return ""
-        return rules.get_task_instruction(task, prompt_type)
-
-    return prompt_of

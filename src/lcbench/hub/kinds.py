@@ -64,6 +64,35 @@ def refuse_other_kinds(name: str, folder: Path) -> None:
             )
 
 
+def refuse_own_code(name: str, folder: Path, transformer: Path) -> None:
+    """Refuse a model that only code of its own repository can run, since that is not trusted.
+
+    Args:
+        name: name of the model.
+        folder: its folder.
+        transformer: folder of its transformer.
+
+    Raises:
+        RequestError: naming what needs the code.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    needs = [
+        f"its module {kind} (modules.json)"
+        for kind in (str(entry["type"]) for entry in modules(folder))
+        if not kind.startswith("sentence_transformers.")
+    ]
+    config = read_object(transformer / "config.json")
+    kind = config.get("model_type")
+    if isinstance(config.get("auto_map"), dict) and kind not in CONFIG_MAPPING:
+        needs.append(f"its architecture {kind} (config.json), which transformers does not have")
+    if needs:
+        raise RequestError(
+            f"{name} needs code of its own repository: {' and '.join(needs)}. lcbench runs it only "
+            "with model.trust_remote_code=true and model.revision=<the 40 digits of a commit>."
+        )
+
+
 def refuse_pickles(name: str, folder: Path) -> None:
     """Refuse weights that only exist as pickles, since reading one can run arbitrary code.
 

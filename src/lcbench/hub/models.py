@@ -39,6 +39,7 @@ from lcbench.hub.kinds import (
 )
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.shapes import hidden_size, shape_in_files
+from lcbench.hub.truncation import Trained, cut_of
 from lcbench.hub.windows import NO_LIMIT, positions_of, stated_window, window_in_files, window_of
 from lcbench.system.resources import shipped
 from lcbench.tempscale.policy import ModelShape
@@ -101,6 +102,10 @@ class ModelSettings:
         shape: its dimensions, for an estimate without the model; None: unknown.
         pooling: pooling of a model that does not specify one (`mean`, `cls`, `lasttoken`, `max`);
             None: as the model specifies, or else as sentence-transformers chooses.
+        special_tokens: of `bos` and `eos`, the tokens added to every text; None: as the tokenizer's
+            files have it.
+        dimensions: first dimensions of an embedding that are kept; None: the model's own.
+        trained: numbers of dimensions that it was trained for; None: as its files say.
         is_custom: whether it is not one of the models in `conf/model`.
         label: name of the model in tables; None: its name.
     """
@@ -114,6 +119,9 @@ class ModelSettings:
     trust_remote_code: bool
     shape: Dimensions | None = None
     pooling: str | None = None
+    special_tokens: tuple[str, ...] | None = None
+    dimensions: int | None = None
+    trained: Trained | None = None
     is_custom: bool = False
     label: str | None = None
 
@@ -144,6 +152,8 @@ class LocatedModel:
         pooling: requested pooling that replaces the chosen one; None: not replaced.
         assumed_pooling: pooling that sentence-transformers chooses if neither the model nor the
             request specifies one; else None.
+        dimensions: requested dimensions of an embedding; None: the model's own.
+        untrained: whether nothing says that it was trained for these dimensions.
         has_prompts: whether its files have non-empty prompts.
         own_code: whether its own code may compute its embeddings, instead of transformers' classes
             for its architecture.
@@ -160,6 +170,8 @@ class LocatedModel:
     contents: str
     pooling: str | None = None
     assumed_pooling: str | None = None
+    dimensions: int | None = None
+    untrained: bool = False
     has_prompts: bool = False
     own_code: bool = False
 
@@ -218,6 +230,8 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
             f"model.window={window} exceeds the positions of {settings.config}: "
             f"it can read at most {positions} tokens of one text."
         )
+    shape = shape_in_files(name, revision, folder, config, window or own, positions)
+    cut = cut_of(name, folder, config, shape.dimensions, settings.dimensions, settings.trained)
     return LocatedModel(
         settings=settings,
         name=name,
@@ -227,10 +241,12 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
         positions=positions,
         # Requesting the model's own window by number is the same protocol as not requesting one.
         window=None if window == own else window,
-        shape=shape_in_files(name, revision, folder, config, window or own, positions),
+        shape=replace(shape, dimensions=cut.requested or cut.own),
         contents=revision if revision.startswith("sha256-") else contents.stamp(folder),
         pooling=pooling,
         assumed_pooling=assumed,
+        dimensions=cut.requested,
+        untrained=not cut.is_known,
         has_prompts=contents.has_prompts(folder),
         own_code=settings.trust_remote_code
         and any(contents.code_of(transformer / one)[0] for one in contents.CODE_NAMED_IN),

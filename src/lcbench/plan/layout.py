@@ -63,7 +63,10 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
     check_repairs(settings.repairs, parts)
     # A model named twice, for example by a config and a folder, is one model.
     located = {
-        (model.name, model.revision, model.window, model.pooling, model.own_code): model
+        (
+            *(model.name, model.revision, model.window, model.pooling, model.own_code),
+            *(model.dimensions, model.settings.special_tokens),
+        ): model
         for model in reversed(_locate_all(settings, list(parts.values())))
     }.values()
     for model in located:
@@ -72,6 +75,11 @@ def grid_of(settings: Settings, observer: Observer) -> Grid:
                 f"{model.name} does not specify its pooling (it has no modules.json): "
                 f"{model.assumed_pooling} is assumed, as in sentence-transformers. Set the pooling "
                 "that it was trained with: model.pooling=mean, cls, lasttoken or max."
+            )
+        if model.untrained:
+            observer.warn(
+                f"model.dimensions={model.dimensions}: nothing says that {model.name} was trained "
+                "for this number. If its card does, state it: model.matryoshka=[512,256]."
             )
     return Grid(
         parts,
@@ -209,6 +217,8 @@ def protocol_of(
         texts=part.source.at(window).digest(part.name),
         pooling=None if located is None else located.pooling,
         own_code=located is not None and located.own_code,
+        dimensions=None if located is None else located.dimensions,
+        special_tokens=None if model.special_tokens is None else " ".join(model.special_tokens),
         limit=part.limit,
     )
 

@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from lcbench.tuning.options import Across
 
 
+# Fields of a protocol that do not differ between the tasks of a request.
+_OF_ALL_TASKS = (
+    *("name", "prompts", "dtype", "pooling", "own_code", "limit"),
+    *("dimensions", "special_tokens"),
+)
+
+
 @dataclass(frozen=True)
 class Extent:
     """What a report covers.
@@ -351,7 +358,7 @@ def _as_asked(
     apart = [isinstance(row["imported"], str) or bool(texts_of(row["protocol"])) for row in records]
     ours = [row for row, is_apart in zip(records, apart, strict=True) if not is_apart]
     others = [row for row, is_apart in zip(records, apart, strict=True) if is_apart]
-    requests: dict[tuple[str, str, str, tuple[str, ...] | None], None] = {}
+    requests: dict[tuple[Any, ...], None] = {}
     for row in ours:
         base = _base(row["protocol"])
         requests[(*base, None)] = None
@@ -361,8 +368,8 @@ def _as_asked(
         groups[request] = [
             place
             for place, row in enumerate(ours)
-            if _base(row["protocol"]) == request[:3]
-            and _is_part(row["protocol"], of_name[row["task"]], request[3], sources)
+            if _base(row["protocol"]) == request[:-1]
+            and _is_part(row["protocol"], of_name[row["task"]], request[-1], sources)
         ]
     kept: list[tuple[Any, set[int]]] = []
     for request, places in sorted(groups.items(), key=lambda item: -len(item[1])):
@@ -371,9 +378,7 @@ def _as_asked(
     rows = [
         {
             **ours[place],
-            "group": group_name(
-                dict(zip(("name", "prompts", "dtype", "subsets"), request, strict=True))
-            ),
+            "group": group_name(dict(zip((*_OF_ALL_TASKS, "subsets"), request, strict=True))),
         }
         for request, places in kept
         for place in sorted(places)
@@ -381,8 +386,8 @@ def _as_asked(
     return type(scores)([*rows, *others], columns=list(scores.columns))
 
 
-def _base(protocol: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(protocol.get("name")), str(protocol.get("prompts")), str(protocol.get("dtype"))
+def _base(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(protocol.get(name) for name in _OF_ALL_TASKS)
 
 
 def _subsets(protocol: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -32,6 +32,8 @@ class Protocol:
         own_code: whether the model's own code may run (`model.trust_remote_code`).
         limit: number of items scored in each split and subset, drawn at random (`tasks.limit`);
             None: all.
+        dimensions: requested dimensions of embeddings, which are cut; None: the model's own.
+        special_tokens: requested special tokens of a text (`bos eos`); None: the tokenizer's own.
     """
 
     name: str
@@ -44,13 +46,17 @@ class Protocol:
     pooling: str | None = None
     own_code: bool = False
     limit: int | None = None
+    dimensions: int | None = None
+    special_tokens: str | None = None
 
     @property
     def record(self) -> dict[str, Any]:
         """The fields as stored in a cell's provenance."""
         fields = {_TEXTS if name == "texts" else name: one for name, one in asdict(self).items()}
-        if self.limit is None:
-            del fields["limit"]
+        # Left out if None, as in results from before these keys.
+        for name in ("limit", "dimensions", "special_tokens"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @classmethod

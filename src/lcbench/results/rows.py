@@ -335,6 +335,10 @@ def group_name(protocol: Mapping[str, Any]) -> str:
         parts.append(f"splits {protocol['splits']}")
     if protocol.get("pooling") is not None:
         parts.append(f"pooling {protocol['pooling']}")
+    if protocol.get("special_tokens") is not None:
+        parts.append(f"special tokens {protocol['special_tokens'] or 'none'}")
+    if protocol.get("dimensions") is not None:
+        parts.append(f"{protocol['dimensions']} dimensions")
     if protocol.get("own_code"):
         parts.append("own code")
     if protocol.get("limit") is not None:

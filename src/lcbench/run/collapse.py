@@ -213,7 +213,7 @@ class _Measurer:
                 yield [unit], partial(self._figure_maker, unit.number)
 
     def _load(self, model: LocatedModel, units: Sequence[Unit]) -> _Loaded:
-        options = self._options
+        options, protocol = self._options, units[0].cell.protocol
         with self._observer.doing(f"loading {model.name}"):
             devices = devices_of(options.engine.device)
             loaded, notes = load_for(
@@ -222,13 +222,13 @@ class _Measurer:
                 dtype=self._dtype,
                 device=devices[0],
                 observer=self._observer,
+                prompts=protocol.prompts,
             )
             repairs = [unit.cell.repair for unit in units]
             if any(unit.kind == "figure" for unit in units):
                 repairs += [cell.repair for cell in self._grid.cells_of[model]]
             proofs = proofs_of(loaded, repairs)
             facts = provenance.model_facts(model, loaded)
-        protocol = units[0].cell.protocol
         engine = engine_of(
             model,
             loaded,

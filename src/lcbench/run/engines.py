@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from lcbench.results.provenance import ModelFacts
     from lcbench.system.observer import Observer
 
+# The note of how a model finishes embeddings, if that is not its own way.
+FINISH = "finish"
+
 
 def load_for(
-    model: LocatedModel, options: EngineSettings, *, dtype: str, device: str, observer: Observer
+    model: LocatedModel,
+    options: EngineSettings,
+    *,
+    dtype: str,
+    device: str,
+    observer: Observer,
+    prompts: str = "none",
 ) -> tuple[SentenceTransformer, dict[str, str]]:
     """Load a model as the encoder's options ask for.
 
@@ -36,9 +45,12 @@ def load_for(
         device: `cpu`, `cuda`, `cuda:1` …
         observer: is warned if `engine.attention=varlen` or `engine.fp32=fp16x3` does not suit the
             model.
+        prompts: source of the protocol's prompts; with `registry` the model finishes embeddings as
+            mteb does.
 
     Returns:
-        The model, and why either is not done: `attention_note`, `fp32_note`.
+        The model, why either is not done (`attention_note`, `fp32_note`), and how it finishes
+        embeddings if that is not the model's own way (`finish`).
     """
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
@@ -55,6 +67,11 @@ def load_for(
         attention=None if unpadded else options.attention,
     )
     notes: dict[str, str] = {}
+    if prompts == "registry":
+        from lcbench.encode.registry import finish
+
+        if (steps := finish(model.name, loaded)) is not None:
+            notes[FINISH] = steps
     if options.fp32 == "fp16x3":
         from lcbench.encode.split import refusal_of
 
@@ -100,7 +117,7 @@ def engine_of(
         prompt_of: the prompt of a task's texts.
         on_progress: called with the texts and tokens of each batch.
         cores_left: number of cores that nothing else uses at the moment.
-        notes: why options do not suit the model (`load_for`).
+        notes: why options do not suit the model, and how it finishes embeddings (`load_for`).
     """
     from lcbench.encode.engine import Engine, Identity
     from lcbench.encode.forward import Forward
@@ -122,8 +139,20 @@ def engine_of(
         window_of(loaded),
         dtype,
         model.pooling,
+        changes=_changes(model, (notes or {}).get(FINISH)),
     )
     return Engine(forward, store, identity, prompt_of=prompt_of, on_progress=on_progress)
+
+
+def _changes(model: LocatedModel, finish: str | None) -> str | None:
+    """Return what is changed in a model besides its pooling, for the key of stored embeddings."""
+    tokens, dimensions = model.settings.special_tokens, model.dimensions
+    parts = [
+        *([] if tokens is None else [f"special tokens {' '.join(tokens)}".strip()]),
+        *([] if dimensions is None else [f"{dimensions} dimensions"]),
+        *([] if finish is None else [finish]),
+    ]
+    return ", ".join(parts) or None
 
 
 def prompts_of(

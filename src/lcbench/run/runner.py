@@ -162,10 +162,11 @@ class Runner:
                 self._pool.count = processes(self._options.engine.scoring, on_gpu=True)
                 share_cores(self._pool.count)
             if registered := {one.model for one in cells if one.protocol.prompts == "registry"}:
-                from lcbench.encode.prompts import check_registry
+                from lcbench.encode.registry import check_registry
 
-                for model in sorted(registered):
-                    check_registry(model)
+                for model in self._grid.cells_of:
+                    if model.name in registered:
+                        check_registry(model)
             # All quick checks are done. Scoring processes load their libraries meanwhile.
             self._pool.warm_up()
             import_libraries("mteb", "sentence_transformers")
@@ -304,6 +305,7 @@ class Runner:
                 dtype=self._dtype,
                 device=devices[0],
                 observer=self._observer,
+                prompts=cells[0].protocol.prompts,
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts, cells)

@@ -35,8 +35,9 @@ def freeze(settings: Settings) -> dict[str, Any]:
         if not one["package"]:
             del one["package"]
     for model in content["models"]:
-        if model["label"] is None:
-            del model["label"]
+        for key in ("label", "special_tokens", "dimensions", "trained"):
+            if model[key] is None:
+                del model[key]
         if model["source"] != "package" and (path := Path(model["name"]).expanduser()).is_dir():
             model["name"] = str(path.absolute())
     for holder, key in ((content, "mirror"), (content["store"], "folder")):

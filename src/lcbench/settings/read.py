@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.errors import RequestError
-from lcbench.hub.cache import is_commit
-from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
+from lcbench.hub.models import ModelSettings
 from lcbench.repair.repair import parse_all, parse_one
+from lcbench.settings.models import model_settings
 from lcbench.settings.own_texts import HubAccess, Own, may_be_own, read_own
 from lcbench.settings.schema import (
     ExportSettings,
@@ -61,17 +61,13 @@ from lcbench.tasks.suites import Suite, choose, shipped_suites, suite_of
 if TYPE_CHECKING:
     from lcbench.results.imported import ImportRequest
 
-_SOURCES = ("package", "hub", "folder", "auto")
 _DTYPES = ("float32", "float16", "bfloat16", "tf32")
 _PROMPTS = ("auto", "none", "model", "registry")
-_POOLINGS = ("mean", "cls", "lasttoken", "max")
 _ATTENTIONS = ("sdpa", "varlen", "eager", "flex_attention", "flash_attention_2")
 _FP32_PRODUCTS = ("ieee", "fp16x3")
 _EVERY_SUBSET = "all"
 # The most bytes of a protocol's name, which is the beginning of a folder's name.
 _LONGEST_PROTOCOL = 100
-# Characters of what a table calls a model.
-_LONGEST_LABEL = 60
 # With fewer, 2.5 % are too few samples to locate a quantile.
 _FEWEST_RESAMPLES = 1000
 # Elements of a sweep if neither elements nor hours are given.
@@ -112,7 +108,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
         HubAccess(mirror, offline),
     )
     tasks, left_out = tasks_named(own.tasks, suites, sources_of(docs, own.texts, own.classes))
-    models = tuple(_model(name, value["model"]) for name, value in values.items())
+    models = tuple(model_settings(name, value["model"]) for name, value in values.items())
     labels = [one.label for one in models if one.label is not None]
     if len(set(labels)) < len(labels):
         raise RequestError(
@@ -281,7 +277,7 @@ def read_model(value: Mapping[str, Any]) -> ModelSettings:
     """Return the settings of the model of a composed config."""
     from hydra.core.hydra_config import HydraConfig
 
-    return _model(str(HydraConfig.get().runtime.choices["model"]), value)
+    return model_settings(str(HydraConfig.get().runtime.choices["model"]), value)
 
 
 def read_export(config: DictConfig) -> ExportSettings:
@@ -373,56 +369,6 @@ def model_names(config: DictConfig) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(names))
 
 
-def _model(config: str, value: Mapping[str, Any]) -> ModelSettings:
-    one_of("model.source", value["source"], _SOURCES)
-    window, revision = value["window"], value["revision"]
-    trusted = boolean_of("model.trust_remote_code", value["trust_remote_code"])
-    if revision is not None and value["source"] in ("package", "folder"):
-        raise RequestError(
-            f"model.revision={revision}: model={config} is read from a {value['source']}, which "
-            "has no revisions; it is identified by a digest of its files."
-        )
-    if trusted and value["source"] in ("hub", "auto") and not is_commit(str(revision)):
-        raise RequestError(
-            "model.trust_remote_code=true runs code from the model's repository; pin it: "
-            "model.revision=<the 40 digits of a commit>."
-        )
-    return ModelSettings(
-        config=config,
-        name=str(value["name"]),
-        source=value["source"],
-        package=value["package"],
-        revision=revision,
-        window=None if window is None else count_of("model.window", window),
-        trust_remote_code=trusted,
-        shape=_shape(value.get("shape")),
-        pooling=_pooling(value.get("pooling")),
-        is_custom=config not in shipped_models(),
-        label=_text("model.label", value.get("label")),
-    )
-
-
-def _pooling(value: Any) -> str | None:
-    if value in (None, "auto"):
-        return None
-    one_of("model.pooling", value, ("auto", *_POOLINGS))
-    return str(value)
-
-
-def _shape(value: Any) -> Dimensions | None:
-    if value is None:
-        return None
-    wanted = ("layers", "hidden", "window")
-    if not isinstance(value, Mapping) or set(value) != set(wanted):
-        raise RequestError(f"model.shape={value} needs all of: {', '.join(wanted)}.")
-    window = value["window"]
-    return Dimensions(
-        layers=count_of("model.shape.layers", value["layers"]),
-        hidden=count_of("model.shape.hidden", value["hidden"]),
-        window=None if window is None else count_of("model.shape.window", window),
-    )
-
-
 def _suites(suite: Any) -> tuple[Suite, ...]:
     """Return the suite of a request, followed by all other shipped suites."""
     # A suite in the user's own config directory is not among the shipped ones.
@@ -491,15 +437,6 @@ def _run_name(value: Any, otherwise: str) -> str:
             f"{_LONGEST_PROTOCOL} bytes."
         )
     return str(value)
-
-
-def _text(key: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    text = str(value).strip()
-    if not text or not text.isprintable() or len(text) > _LONGEST_LABEL:
-        raise RequestError(f"{key}={value} is not a text of 1 to {_LONGEST_LABEL} characters.")
-    return text
 
 
 def _limit(value: Any) -> int | None:

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from lcbench.errors import InjectionError, RequestError
 from lcbench.system.thirdparty import TorchDispatchMode
 from lcbench.system.transient import is_of_device
-from lcbench.tempscale.unpadded import boundaries, first_position
+from lcbench.tempscale.unpadded import boundaries, first_position, is_causal
 
 # A length that no head count, expert count or batch size is likely to have, so that a tensor of
 # shape [..., 23, 23] is recognised as token × token.
@@ -307,7 +307,7 @@ def probe_mask(mask: Any, tokens: int, device: torch.device, module: nn.Module) 
     allowed = torch.zeros(len(PROBE_LENGTHS), 1, tokens, tokens, dtype=torch.bool, device=device)
     for row, length in enumerate(PROBE_LENGTHS):
         allowed[row, :, :, :length] = True
-    if getattr(module, "is_causal", False):
+    if is_causal(module, otherwise=False):
         allowed = allowed.tril()
     return allowed
 

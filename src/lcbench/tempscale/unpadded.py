@@ -182,7 +182,7 @@ def attended_keys(
     """Return a mask of the tokens that each token may attend to: [1, 1, tokens, tokens]."""
     text = text_of_token(starts, tokens)
     allowed = text[:, None] == text
-    return (allowed & _near(tokens, _is_causal(module), sliding_window, starts.device))[None, None]
+    return (allowed & _near(tokens, is_causal(module), sliding_window, starts.device))[None, None]
 
 
 def text_of_token(starts: Tensor, tokens: int) -> Tensor:
@@ -205,8 +205,16 @@ def _is_on_gpu(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def _is_causal(module: nn.Module) -> bool:
-    return bool(getattr(module, "is_causal", True))
+def is_causal(module: nn.Module, otherwise: bool = True) -> bool:
+    """Return whether a layer's tokens attend to no later tokens, unless a mask says otherwise.
+
+    Args:
+        module: the layer.
+        otherwise: what holds of a layer that does not say so.
+    """
+    # transformers passes the configuration's word on, over the layer's own.
+    stated = getattr(getattr(module, "config", None), "is_causal", None)
+    return bool(getattr(module, "is_causal", otherwise) if stated is None else stated)
 
 
 def _near(tokens: int, causal: bool, window: int | None, device: torch.device) -> Tensor:

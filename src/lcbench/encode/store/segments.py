@@ -37,6 +37,7 @@ class Context:
         role: role of the texts if the model may depend on it; otherwise "".
         made_by: digest of the versions of the libraries and of the code that make the rows.
         pooling: pooling requested instead of the model's own; None: the model's.
+        changes: further requested changes of the model, such as fewer dimensions; None: none.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Context:
     made_by: str
     role: str = ""
     pooling: str | None = None
+    changes: str | None = None
 
     @property
     def digest(self) -> str:
@@ -59,6 +61,9 @@ class Context:
         """All fields as JSON, as each segment carries them."""
         # Folders of earlier versions also have tokens, which nothing reads and which are evicted.
         kept = {"layout": _LAYOUT, "kind": "embedding", **asdict(self)}
+        if self.changes is None:
+            # As in folders of versions that had none.
+            del kept["changes"]
         return json.dumps(kept, sort_keys=True)
 
 

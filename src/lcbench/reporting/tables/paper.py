@@ -114,7 +114,7 @@ def is_papers(protocol: Mapping[str, Any]) -> bool:
     A protocol without subsets scores all of them.
     """
     said = all(protocol.get(key) == value for key, value in _PROTOCOL.items())
-    whole = protocol.get("subsets") is None and protocol.get("limit") is None
+    whole = all(protocol.get(name) is None for name in ("subsets", "limit", "dimensions"))
     return said and whole and texts_of(protocol) is None
 
 
