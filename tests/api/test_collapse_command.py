@@ -402,6 +402,8 @@ def test_a_matrix(tmp_path: Path) -> None:
     assert "tables/space.csv" in {
         str(path.relative_to(page.parent)) for path in page.parent.rglob("*.csv")
     }
+    words = words_of("collapse", {**where, "bins": 5, "report_dir": tmp_path / "report"})
+    assert app.run(["collapse", *words, "fail_if=collapse"]) == 1
     np.save(tmp_path / "O.npy", np.array([{}], dtype=object))
     with pytest.raises(RequestError, match="cannot be read"):
         lcbench.collapse(**{**where, "lengths": tmp_path / "O.npy"}, progress=False)

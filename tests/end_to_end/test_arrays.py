@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm: elements that are requeued, killed, cancelled and preempted."""
+"""Sweeps and measurements of collapse on a real Slurm: requeued, killed, cancelled, preempted."""
 
 import json
 import os
@@ -121,6 +121,44 @@ def test_an_element_that_is_killed_is_submitted_again(
     expected = (finished.folder / "report" / "table1.md").read_text()
     assert (results / "report" / "table1.md").read_text() == expected
     assert scores(results) == pytest.approx(scores(finished.folder), abs=1e-4)
+
+
+def test_measurements_of_collapse_are_made_by_an_array(
+    run, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Of embeddings and of attention inside the model, with a job that reports both."""
+    asked = run(
+        "launch=slurm",
+        "launch.elements=2",
+        "launch.memory=1G",
+        "launch.time=20",
+        f"model={make_model('bert')}",
+        "tau=[0.5,0.7]",
+        "measures=[embeddings,attention]",
+        *("traced_texts=30", "traced_lengths=[16]"),
+        *("passages=30", "sentences=[2]", "whole_texts=60", "bins=2", "queries=30", "corpus=30"),
+        *("docs.documents=100", "resamples=1000", "results_dir=runs"),
+        command="collapse",
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert "2 elements submitted as Slurm job" in asked.stdout
+    results = tmp_path / "runs"
+    (folder,) = (results / "sweeps").iterdir()
+    (job,) = jobs_of(folder)
+    wait_until(lambda: ended(folder), "the array and its report have ended")
+    logs = {path.name: path.read_text() for path in (folder / "logs").glob("*.out")}
+    assert [state(f"{job}_{element}") for element in (0, 1)] == ["COMPLETED"] * 2, logs
+    shown = run(f"manifest={folder}", command="status")
+    assert "6 done" in shown.stdout
+    assert "All cells are done." in shown.stdout
+    page = json.loads((results / "report" / "collapse" / "collapse.json").read_text())
+    policies = ["1", "0.5", "0.7"]
+    assert [one["policy"] for one in page["measurements"]] == policies
+    assert [one["policy"] for one in page["inside"]] == policies
+    assert (results / "report" / "collapse" / "index.html").exists()
+    again = run("launch=slurm", "manifest=latest", "results_dir=runs", command="collapse")
+    assert again.returncode == 0, again.stderr
+    assert "all elements are finished or submitted." in again.stdout
 
 
 @pytest.mark.exhaustive

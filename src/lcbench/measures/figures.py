@@ -52,7 +52,7 @@ Number = Literal["1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position"]
 NUMBERS: tuple[Number, ...] = ("1a", "1b", "1c", "2", "3", "4", "5", "6", "12", "position")
 """The figures that can be made, as the paper numbers them, and one that it has not."""
 
-FIGURE_VERSION = 1
+FIGURE_VERSION = 2
 """Raised by hand whenever the same texts and embeddings would give other figures."""
 
 OF_CLASSES: frozenset[Number] = frozenset({"1a", "6"})
