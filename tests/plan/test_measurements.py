@@ -82,6 +82,8 @@ def test_elements_of_a_plan_make_their_measurements_and_no_others(
     assert "Length collapse:" in printed(reported, capsys)
     written = tmp_path / "report/collapse/collapse.json"
     assert len(json.loads(written.read_text(encoding="utf-8"))["measurements"]) == len(mine)
+    # By default the report lies in the folder that the manifest is of, whatever the current one.
+    assert f"{tmp_path / 'runs/report/collapse/index.html'}" in printed(reported[:2], capsys)
     printed(["collapse", *named], capsys)
     assert state_of(frozen).counts["done"] == 3
     found = [

@@ -107,8 +107,17 @@ def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
 
 
 def collapse_folder(settings: ReportSettings) -> Path:
-    """Return the folder of the report of measurements of collapse."""
-    return (settings.report_dir or settings.results_dir / "report") / "collapse"
+    """Return the folder of the report of measurements of collapse.
+
+    Raises:
+        RequestError: the settings name a manifest that cannot be read.
+    """
+    from lcbench.plan import manifest
+
+    results_dir = settings.results_dir
+    if settings.manifest is not None:
+        results_dir = manifest.read(manifest.find(settings.manifest, results_dir)).results_dir
+    return (settings.report_dir or results_dir / "report") / "collapse"
 
 
 def refuse_empty(folders: Iterable[Path]) -> None:
