@@ -30,17 +30,17 @@ OF_SCORES = {
     "figure-7": (
         "Figures 7 and 13: nDCG@100 of the shortest and the longest queries",
         "by-query-length.csv",
-        "The paper (E.5), of the longest and the shortest 20 % of SummScreenFD's queries, concludes "
-        "that long queries require a lower τ, from a sentence that says that they lose as τ falls. "
-        f"Here, do the longest queries gain more from τ = {TAU:g} than the shortest, with intervals "
-        "that do not overlap?",
+        "The paper (E.5), of the longest and the shortest 20 % of SummScreenFD's queries, "
+        "concludes that long queries require a lower τ, from a sentence that says that they lose "
+        f"as τ falls. Here, do the longest queries gain more from τ = {TAU:g} than the shortest, "
+        "with intervals that do not overlap?",
     ),
     "figure-8": (
         "Figures 8 and 14: accuracy by intervals of length and τ",
         "by-hundreds.csv",
-        "The paper shows the accuracy on AmazonPolarity by length and τ; what it says of it was not "
-        f"at hand. Here, do the longest texts gain more from τ = {TAU:g} than the shortest, with "
-        "intervals that do not overlap?",
+        "The paper shows the accuracy on AmazonPolarity by length and τ; what it says of it was "
+        f"not at hand. Here, do the longest texts gain more from τ = {TAU:g} than the shortest, "
+        "with intervals that do not overlap?",
     ),
 }
 QMSUM = "LEMBQMSumRetrieval"
@@ -138,10 +138,10 @@ def lines_of_scores(out: Path) -> Iterator[str]:
     title = "Figures 9 and 15: τ of queries by τ of documents"
     yield from (f"## {title}", "", f"![{title}](figure-9.png)", "")
     yield (
-        "The paper shows QMSum and SummScreenFD; what it says of the figure was not at hand. In its "
-        "Table 2 (nDCG@10, at a τ that is not stated) all five models score higher with TempScale "
-        "on documents alone than on queries alone on QMSum, and lower on SummScreenFD. Here, of "
-        f"τ = {TAU:g} and without intervals: {'; '.join(_of_roles(rows))}."
+        "The paper shows QMSum and SummScreenFD; what it says of the figure was not at hand. In "
+        "its Table 2 (nDCG@10, at a τ that is not stated) all five models score higher with "
+        "TempScale on documents alone than on queries alone on QMSum, and lower on SummScreenFD. "
+        f"Here, of τ = {TAU:g} and without intervals: {'; '.join(_of_roles(rows))}."
     )
     yield ""
 

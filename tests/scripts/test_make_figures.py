@@ -70,8 +70,8 @@ def test_no_more_is_said_of_the_paper_than_is_known() -> None:
     lines = list(make_figures.lines_of_scores(make_figures.OUT))
     queries, classes, roles = (line for line in lines if "The paper" in line)
     assert "concludes that long queries require a lower τ, from a sentence that says" in queries
-    assert classes.startswith("The paper shows the accuracy on AmazonPolarity by length and τ; what")
-    assert roles.startswith("The paper shows QMSum and SummScreenFD; what it says of the figure was")
+    assert classes.startswith("The paper shows the accuracy on AmazonPolarity by length and τ; ")
+    assert roles.startswith("The paper shows QMSum and SummScreenFD; what it says of the ")
     assert "all five models score higher with TempScale on documents alone" in roles
     with (ROOT / "results/paper/table2.csv").open(encoding="utf-8", newline="") as file:
         printed = {(row["dataset"], row["setting"]): row for row in csv.DictReader(file)}

@@ -36,7 +36,7 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where a fact stands: 0 at the document's beginning, 1 at its end."""
 
 FACTS = 30
-"""Facts of each kind; LongEmbed has 50 at each length, of which a figure takes 1.7 times as long."""
+"""Facts of each kind. LongEmbed has 50 at each length, which take 1.7 times as long."""
 
 SHORTEST = 64
 """Tokens of the shortest documents, of which a fact is about a third."""
