@@ -9,23 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lcbench.api.collapse import collapse
+    from lcbench.api.doctor import doctor
     from lcbench.api.evaluate import evaluate
     from lcbench.api.export import export
     from lcbench.api.report import report
     from lcbench.api.results import load
+    from lcbench.api.share import card, pack
     from lcbench.api.tune import tune
     from lcbench.tempscale.inject import inject
 
-__all__ = ["__version__", "collapse", "evaluate", "export", "inject", "load", "report", "tune"]
+__all__ = [
+    "__version__",
+    "card",
+    "collapse",
+    "doctor",
+    "evaluate",
+    "export",
+    "inject",
+    "load",
+    "pack",
+    "report",
+    "tune",
+]
 __version__ = "0.1.0"
 
 # Where each function is.
 _MODULES = {
+    "card": "api.share",
     "collapse": "api.collapse",
+    "doctor": "api.doctor",
     "evaluate": "api.evaluate",
     "export": "api.export",
     "inject": "tempscale.inject",
     "load": "api.results",
+    "pack": "api.share",
     "report": "api.report",
     "tune": "api.tune",
 }

@@ -284,6 +284,8 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda folder: lcbench.report(folder, manifest="/none"), "manifest=/none"),
         (lambda folder: lcbench.report(folder, show="all"), r"show: .* \.tables has every table"),
         (lambda folder: lcbench.report(folder, progress=1), "progress=1 is not True, False or an"),
+        (lambda folder: lcbench.load(folder, also=folder / "none"), "none has no results"),
+        (lambda folder: lcbench.load(folder, also=3), "also=3 is"),
         (lambda folder: lcbench.load(folder, models=3), "models=3 is not a list"),
         (lambda folder: lcbench.load(folder, config_dir=3), "config_dir=3 is not a folder"),
         (lambda folder: lcbench.load(folder).by_length(resamples=3), "resamples=3 is too few"),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import lcbench
 from lcbench.api import doctor
 from lcbench.cli import app
+from lcbench.errors import RequestError
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -48,6 +50,18 @@ def test_what_is_here(programs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert rows["hub"]["found"] == "not asked (offline)"
     assert rows["wandb"]["remedy"] == "pip install wandb"
     assert rows["optuna"]["found"] == f"{version('optuna')}: lcbench tune method=search"
+
+
+def test_python_returns_the_same_checks(programs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["doctor", "format=csv", "offline=true"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    checks = lcbench.doctor(offline=True).to_dict("records")
+    # Free disk may change meanwhile.
+    assert [one | {"found": ""} for one in checks] == [row | {"found": ""} for row in rows]
+    fixed = [(one, row) for one, row in zip(checks, rows, strict=True) if one["topic"] != "folders"]
+    assert all(one == row for one, row in fixed)
+    with pytest.raises(RequestError, match="torch=maybe"):
+        lcbench.doctor(torch="maybe")  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_torch_is_not_built_for_and_slurm(

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
+import own_model
 import pytest
 from commands import without_slow_steps
 from end_to_end_support import SMALL
@@ -94,3 +96,23 @@ def test_the_notebook_works_in_an_empty_folder(installed: Path, tmp_path: Path) 
     assert Path(where).is_relative_to(installed.parent)
     assert (tmp_path / "results" / "quickstart" / "report" / "index.html").is_file()
     assert (tmp_path / "minilm-at-0.9" / "modules.json").is_file()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_the_journey_of_a_models_maker_in_an_empty_folder(
+    installed: Path, tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    """docs/own-model.md from the wheel; in one process, which imports torch once."""
+    own_model.prepare(tmp_path, make_model("bert-of-512"))
+    (tmp_path / "lines.json").write_text(json.dumps(own_model.command_lines()), encoding="utf-8")
+    script = """
+import json, lcbench
+from lcbench.cli import app
+for words in json.load(open("lines.json")):
+    assert app.run(words) == 0, words
+print(lcbench.__file__)
+"""
+    *_, where = run(installed / "python", "-c", script, folder=tmp_path).splitlines()
+    assert Path(where).is_relative_to(installed.parent)
+    own_model.check(tmp_path)

@@ -10,7 +10,9 @@ from huggingface_hub import EvalResult, ModelCard
 from report_cells import item_rows, write_cell
 from result_cells import PROTOCOL, cell, outcome
 
+import lcbench
 from lcbench.cli import app
+from lcbench.errors import RequestError
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 
@@ -166,6 +168,24 @@ def test_what_a_card_cannot_be_of(
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.out == ""
+
+
+def test_python_writes_the_same_card(results: Results, tmp_path: Path) -> None:
+    of_command = str(card("repairs=0.8", "resamples=0"))
+    text = lcbench.card(results.folder, repairs=0.8, out=tmp_path / "mine.md", resamples=0)
+    assert text == of_command == (tmp_path / "mine.md").read_text(encoding="utf-8")
+    assert lcbench.card(results.folder, repairs=0.8, resamples=0) == text
+    for keywords, message in (
+        ({"repairs": 0.7}, "repairs=0.7: there are no results"),
+        ({"models": "bge"}, "models=BAAI/bge-base-en-v1.5"),
+        ({"resamples": 3}, "resamples=3 is too few"),
+        ({"out": []}, r"out=\[\] is a list"),
+        ({"model": "bge"}, "model is"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            lcbench.card(results.folder, **keywords)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="has no results"):
+        lcbench.card(tmp_path / "none")
 
 
 def test_a_card_whose_metadata_cannot_be_read(

@@ -10,7 +10,9 @@ import mteb
 import pytest
 from result_cells import PROTOCOL, cell, outcome
 
+import lcbench
 from lcbench.cli import app
+from lcbench.errors import RequestError
 from lcbench.results.folder import Results
 from lcbench.tempscale.policy import BASELINE, Constant
 
@@ -64,6 +66,31 @@ def test_mteb_reads_a_pack_and_sha256sum_checks_it(
     assert capsys.readouterr().out == "packs/mine: 4 files as packed.\n"
     assert app.run(words) == 2
     assert "out=packs/mine already exists" in capsys.readouterr().err
+
+
+def test_python_packs_and_checks_alike(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = lcbench.pack(tmp_path / "pack", results.folder, repairs=0.8)
+    assert (packed.folder, packed.files, packed.cells) == (tmp_path / "pack", 4, 2)
+    assert packed.remarks == (
+        "protocols whose prompts and window differ from mteb's: run with protocol=leaderboard",
+    )
+    (tmp_path / "pack" / "other.json").write_text("{}", encoding="utf-8")
+    checked = lcbench.pack(check=tmp_path / "pack")
+    assert (checked.files, checked.wrong) == (4, ("other.json is not listed in SHA256SUMS",))
+    for keywords, message in (
+        ({"out": tmp_path / "pack", "results_dir": results.folder}, "already exists"),
+        ({"results_dir": results.folder}, "out needs a path"),
+        ({"out": "a", "check": "b"}, "omit one of them"),
+        ({"out": "a", "results_dir": tmp_path / "none"}, "has no results to pack"),
+        ({"out": "a", "results_dir": results.folder, "protocols": "none"}, "protocols=none"),
+        ({"check": tmp_path / "none"}, "none"),
+        ({"out": "a", "model": "x"}, "model is"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            lcbench.pack(**keywords)  # type: ignore[arg-type]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_pack_that_was_tampered_with(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +27,8 @@ from lcbench.system.versions import git_commit, versions
 from lcbench.system.words import size
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lcbench.settings.doctor import DoctorSettings
 
 State = Literal["ok", "note", "warning", "missing"]
@@ -83,6 +85,43 @@ def examine(settings: DoctorSettings) -> tuple[Check, ...]:
     ]
     network = _network(None if probe is None else probe.answers())
     return (*checks, network, *_optional(), *_plugins(), _slurm())
+
+
+def doctor(
+    results_dir: str | os.PathLike[str] = "results/runs",
+    *,
+    offline: bool | None = None,
+    torch: bool | None = None,
+) -> pd.DataFrame:
+    """Return what lcbench runs on: versions, devices, folders, network, and what is missing.
+
+    The same as `python -m lcbench doctor`.
+
+    Args:
+        results_dir: folder of results, which is checked to be writable.
+        offline: whether not to ask if the hub responds.
+        torch: whether to import torch and ask it for its devices.
+
+    Returns:
+        A row per check: topic, name, state (`ok`; `note`: absent and not needed; `warning`;
+        `missing`: essential), found, remedy.
+
+    Raises:
+        RequestError: an argument is invalid.
+
+    Examples:
+        >>> lcbench.doctor().query("state == 'missing'")
+    """
+    import pandas as pd
+
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.settings.doctor import read_doctor
+
+    own = {"results_dir": results_dir, "offline": offline, "torch": torch}
+    with composed("doctor", words_of("doctor", own)) as config:
+        checks = examine(read_doctor(config))
+    return pd.DataFrame(map(asdict, checks), columns=[field.name for field in fields(Check)])
 
 
 def is_missing(checks: Sequence[Check]) -> bool:

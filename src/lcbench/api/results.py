@@ -147,6 +147,7 @@ def load(
     *,
     tasks: Any = None,
     models: str | Sequence[str] | None = None,
+    also: str | Path | Sequence[str | Path] | None = None,
     config_dir: str | Path | None = None,
 ) -> Results:
     """Read a folder of results, written by a command, a cluster or `evaluate`.
@@ -155,10 +156,13 @@ def load(
         results_dir: the folder.
         tasks: tasks to read: a name, a suite, or a list of these; by default all.
         models: models to read; by default all.
+        also: further folders of results, read together with the first; a cell that is in two
+            folders counts once.
         config_dir: a folder of your own configs, as for `--config-dir`.
 
     Raises:
-        RequestError: there are no results of these tasks and models.
+        RequestError: there are no results of these tasks and models, or two folders have different
+            scores of the same cell.
 
     Examples:
         >>> results = lcbench.load("results/runs")
@@ -167,17 +171,19 @@ def load(
     """
     from lcbench.api.compose import composed
     from lcbench.api.keywords import words_of
+    from lcbench.api.report import refuse_empty
     from lcbench.reporting.select import select_folder
     from lcbench.results.folder import Results as ResultFiles
     from lcbench.settings.read import read_report
     from lcbench.settings.sources import shipped_sources
     from lcbench.system.observer import Observer
 
-    keywords = {"results_dir": results_dir, "tasks": tasks, "models": models}
+    keywords = {"results_dir": results_dir, "tasks": tasks, "models": models, "also": also}
     with composed("report", words_of("report", keywords), config_dir) as config:
         settings = read_report(config)
+    refuse_empty(settings.also)
     selected = select_folder(
-        ResultFiles(settings.results_dir),
+        ResultFiles(settings.results_dir, settings.also),
         settings.tasks,
         None,
         Observer().warn,

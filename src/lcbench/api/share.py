@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import NoResultsError, RequestError
@@ -19,7 +21,7 @@ _OF_MTEB = {"prompts": "registry", "dtype": "float32", "window": None, "dimensio
 
 
 def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
-    """Return the text of a model card with the results that are asked for.
+    """Return the text of a model card with the results that are asked for, and write it on request.
 
     Args:
         settings: of the card; if its file exists, that is the card.
@@ -27,6 +29,7 @@ def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
 
     Raises:
         RequestError: there are no such results, or the card cannot be read.
+        StorageError: the card cannot be written.
     """
     from lcbench.reporting.card import card_text, read_card, section_of
     from lcbench.reporting.findings import gather
@@ -34,6 +37,7 @@ def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
     from lcbench.results.folder import Results
     from lcbench.results.rows import IMPORTED_GROUP
     from lcbench.settings.sources import shipped_sources
+    from lcbench.system.files import write_atomically
 
     asked = settings.results
     existing = None if settings.out is None else read_card(settings.out)
@@ -45,39 +49,50 @@ def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
         raise NoResultsError(f"results_dir={asked.results_dir} has imported results only.")
     policies = policies_named(asked.repairs or (), scores)
     found = gather(tables, scores, settings.resamples, settings.seed, None)
-    return card_text(section_of(found, scores, policies), existing)
+    text = card_text(section_of(found, scores, policies), existing)
+    if settings.out is not None:
+        write_atomically(settings.out, text)
+    return text
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A pack that was written.
+    """A pack of results that was written or checked.
 
     Attributes:
+        folder: folder of the pack.
         files: number of files.
-        cells: number of results.
+        cells: number of results that were packed; 0 for a pack that was checked.
         remarks: lines on what the results repository of mteb will not accept as it is.
+        wrong: lines on files of a checked pack that are missing, changed or not listed.
     """
 
+    folder: Path
     files: int
-    cells: int
-    remarks: tuple[str, ...]
+    cells: int = 0
+    remarks: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
-    """Write a pack of results.
+    """Write a pack of results, or check one.
 
     Args:
         settings: of the pack.
         warn: receives a line about each file that is left out.
 
     Raises:
-        RequestError: there are no such results, or the folder exists.
+        RequestError: there are no such results, the folder to write exists, or that to check is no
+            pack.
         StorageError: the folder cannot be written.
     """
     from lcbench.results.folder import Results
-    from lcbench.results.pack import placed, write_pack
+    from lcbench.results.pack import check_pack, placed, write_pack
     from lcbench.tasks.suites import column_of, shipped_suites
 
+    if settings.checks:
+        count, wrong = check_pack(settings.folder)
+        return Packed(settings.folder, count, wrong=tuple(wrong))
     asked = settings.results
     results = Results(asked.results_dir)
     scores = results.read(partial(column_of, suites=shipped_suites()), warn)
@@ -94,7 +109,101 @@ def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
     cells = sorted(set(scores["files"]), key=lambda cell: cell.result)
     files = placed(results.folder, cells)
     write_pack(files, settings.folder)
-    return Packed(len(files), len(cells), tuple(_remarks(scores)))
+    return Packed(settings.folder, len(files), len(cells), tuple(_remarks(scores)))
+
+
+def card(
+    results_dir: str | PathLike[str] = "results/runs",
+    *,
+    models: str | Sequence[str] | None = None,
+    repairs: Any = None,
+    tasks: Any = None,
+    out: str | PathLike[str] | None = None,
+    config_dir: str | PathLike[str] | None = None,
+    **keys: Any,
+) -> str:
+    """Return a model card with a model's results, with the hub's metadata for evaluation results.
+
+    The same as `python -m lcbench card results_dir=… models=… repairs=…`. No model is loaded.
+
+    Args:
+        results_dir: folder of results.
+        models: the model, by name; by default the only one with results.
+        repairs: the repair that the card's model has: `0.9`, `"centre"`,
+            `{"tau": 0.8, "correct": "centre"}`; 1: none. By default the best one tried.
+        tasks: tasks of the card; by default all with a result.
+        out: card to write. Of a card that exists, only this section and the metadata of these tasks
+            are replaced.
+        config_dir: a folder of your own configs, as for `--config-dir`.
+        keys: any other key of `python -m lcbench card`: `resamples`, `seed`.
+
+    Returns:
+        The card, whether or not it was written.
+
+    Raises:
+        RequestError: there are no such results, or the existing card cannot be read.
+        StorageError: the card cannot be written.
+
+    Examples:
+        >>> print(lcbench.card("results/runs", models="minilm", repairs=0.9))
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.settings.share import read_card
+    from lcbench.system.observer import Observer
+
+    own = {"results_dir": results_dir, "models": models, "repairs": repairs, "tasks": tasks}
+    words = words_of("card", {**own, "out": out, **keys})
+    with composed("card", words, config_dir) as config:
+        return card_asked(read_card(config), Observer().warn)
+
+
+def pack(
+    out: str | PathLike[str] | None = None,
+    results_dir: str | PathLike[str] = "results/runs",
+    *,
+    models: str | Sequence[str] | None = None,
+    repairs: Any = None,
+    tasks: Any = None,
+    check: str | PathLike[str] | None = None,
+    config_dir: str | PathLike[str] | None = None,
+    **keys: Any,
+) -> Packed:
+    """Copy results into the layout of mteb's results repository with digests, or check a copy.
+
+    The same as `python -m lcbench pack out=… results_dir=…` and `python -m lcbench pack check=…`.
+
+    Args:
+        out: folder to write; it must not exist yet.
+        results_dir: folder of results.
+        models: models to pack; by default all.
+        repairs: repairs to pack besides the baseline; by default all.
+        tasks: tasks to pack; by default all.
+        check: a packed folder to check instead.
+        config_dir: a folder of your own configs, as for `--config-dir`.
+        keys: any other key of `python -m lcbench pack`: `protocols`.
+
+    Returns:
+        The pack, with lines on what mteb's results repository will not accept (`remarks`) or, for a
+        check, on files that are missing, changed or not listed (`wrong`).
+
+    Raises:
+        RequestError: there are no such results, `out` exists, or `check` is not a pack.
+        StorageError: `out` cannot be written.
+
+    Examples:
+        >>> lcbench.pack("my-pack").remarks
+        >>> lcbench.pack(check="my-pack").wrong
+    """
+    from lcbench.api.compose import composed
+    from lcbench.api.keywords import words_of
+    from lcbench.settings.share import read_pack
+    from lcbench.system.observer import Observer
+
+    own = {"out": out, "results_dir": results_dir, "models": models, "repairs": repairs}
+    words = words_of("pack", {**own, "tasks": tasks, "check": check, **keys})
+    with composed("pack", words, config_dir) as config:
+        return pack_asked(read_pack(config), Observer().warn)
 
 
 def _chosen(

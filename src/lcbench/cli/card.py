@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from lcbench.settings.share import read_card
-    from lcbench.system.files import write_atomically
 
     settings = read_card(config)
     text = card_asked(settings, warn)
     if settings.out is None:
         emit(text)
         return 0
-    write_atomically(settings.out, text)
     screen().print(f"Written to {settings.out}", soft_wrap=True, markup=False)
     return 0

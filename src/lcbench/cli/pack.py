@@ -16,18 +16,17 @@ def job(config: DictConfig) -> int:
     """Carry out the command of a composed config; return its exit status."""
     from rich.text import Text
 
-    from lcbench.results.pack import SUMS, check_pack
+    from lcbench.results.pack import SUMS
     from lcbench.settings.share import read_pack
 
     settings, console = read_pack(config), screen()
-    if settings.checks:
-        count, wrong = check_pack(settings.folder)
-        for line in wrong:
-            complain(line)
-        if not wrong:
-            console.print(Text(f"{settings.folder}: {several(count, 'file')} as packed."))
-        return 1 if wrong else 0
     packed = pack_asked(settings, warn)
+    if settings.checks:
+        for line in packed.wrong:
+            complain(line)
+        if not packed.wrong:
+            console.print(Text(f"{settings.folder}: {several(packed.files, 'file')} as packed."))
+        return 1 if packed.wrong else 0
     console.print(
         Text(
             f"{several(packed.cells, 'result')} in {settings.folder}, with digests in {SUMS}. "

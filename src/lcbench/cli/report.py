@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lcbench.settings.schema import ReportSettings
 
 # Tables that are printed: the main ones, and those that a key asks for; others are in files.
-_SHOWN = frozenset({"table1", "choice", "comparison", "models", "table2", "repairs"})
+_SHOWN = frozenset({"table1", "choice", "comparison", "differences", "models", "table2", "repairs"})
 _ALL = "all"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.intervals import analyse, asked_cells
+from lcbench.reporting.models import ModelComparison, compare_pairs, pairs_of_tables
 from lcbench.reporting.reading import read_items
 from lcbench.reporting.score_table import ScoreTable, kinds_of
 from lcbench.reporting.statistics import NOTHING, TableStatistics
@@ -29,6 +30,7 @@ from lcbench.reporting.tables.choice import Choice
 from lcbench.reporting.tables.interaction import gain_table
 from lcbench.reporting.tables.items_by_length import places_of_tables
 from lcbench.reporting.tables.longembed import longembed_table
+from lcbench.reporting.tables.models import ranking_table
 from lcbench.reporting.tables.paper import Comparison
 from lcbench.reporting.tables.paper_lengths import interval_table, query_table
 from lcbench.reporting.tables.ranks import rank_table
@@ -89,6 +91,7 @@ class Findings:
         paper: the paper's numbers compared with lcbench's.
         repairs: repairs of models with more than one kind of them, or on request.
         windows: scores by how much of a document is read.
+        models: models compared with each other.
         tables: all tables as shown, the main ones first, with unique names.
         resamples: number of bootstrap samples.
         seed: seed of all draws.
@@ -101,6 +104,7 @@ class Findings:
     paper: tuple[Comparison, ...]
     repairs: tuple[RepairComparison, ...]
     windows: tuple[WindowComparison, ...]
+    models: tuple[ModelComparison, ...]
     tables: tuple[Table, ...]
     resamples: int
     seed: int
@@ -136,7 +140,9 @@ def gather(
     def step(what: str) -> Callable[[int, int], None] | None:
         return None if progress is None else partial(progress, what)
 
+    pairs = pairs_of_tables(tables, scores)
     asked = [asked_cells(table, scores) if resamples else {} for table in tables]
+    asked += [one.asked if resamples else {} for one in pairs]
     of_paper = paper.asked_cells(scores)
     places = places_of_tables(tables, scores)
     of_repairs = {
@@ -148,7 +154,8 @@ def gather(
     tell = step("scores by length")
     read = read_items(places, asked, of_paper, resamples, seed, tell, of_repairs)
     found = []
-    for table, cells, items in zip(tables, asked, read.items, strict=True):
+    # The items of pairs of models come after those of tables.
+    for table, cells, items in zip(tables, asked, read.items, strict=False):
         statistics = NOTHING
         if resamples:
             statistics = analyse(
@@ -163,6 +170,10 @@ def gather(
             )
         chosen = choice.choose(table, statistics)
         found.append(TableFindings(table, statistics, chosen, cells_of(table, scores)))
+    models = tuple(
+        compare_pairs(one, dict(items), resamples, seed, step("comparing models"))
+        for one, items in zip(pairs, read.items[len(tables) :], strict=True)
+    )
     buckets = [bucket for one in read.by_length for bucket in one.buckets]
     compared = paper.compare(of_paper, read.compared)
     thirds = [one.thirds for one in read.by_length if one.thirds is not None]
@@ -186,7 +197,8 @@ def gather(
             for one in found
             if one.choice is not None
         ),
-        *(repair_table(group, models) for group, models in of_groups.items()),
+        *map(ranking_table, models),
+        *(repair_table(group, of_group) for group, of_group in of_groups.items()),
         *(roles.role_table(one.table, one.statistics) for one in found),
         *(matrix.scores(one.table) for one in found),
         *(matrix.matrix(one.table, one.statistics) for one in found),
@@ -208,8 +220,9 @@ def gather(
         by_length=tuple(buckets),
         role_grids=tuple(grid for table in tables for grid in roles.role_grids(table)),
         paper=compared,
-        repairs=tuple(one for models in of_groups.values() for one in models),
+        repairs=tuple(one for of_group in of_groups.values() for one in of_group),
         windows=tuple(windows),
+        models=models,
         tables=distinct(table for table in made if table is not None),
         resamples=resamples,
         seed=seed,

@@ -28,6 +28,7 @@ from lcbench.reporting.statistics import (
 )
 from lcbench.reporting.task_intervals import (
     OF_BASELINE,
+    LinkedTasks,
     TaskItems,
     TaskOutcome,
     link_tasks,
@@ -61,6 +62,12 @@ _CORRELATIONS = frozenset({"STS", "Summ"})
 
 Asked = Mapping[str, Mapping[tuple[str, str], tuple[float, "CellFiles"]]]
 """Score as a fraction and files of each cell with a score, by task, then by label and policy."""
+
+Scores = Mapping[tuple[str, str], float]
+"""Scores of a task's cells as fractions, by label and policy."""
+
+Clusters = Sequence[Sequence["NDArray[np.uint64]"]]
+"""Cluster of each item of a task, by group of cells and part of their score."""
 
 
 def asked_cells(table: ScoreTable, scores: pd.DataFrame) -> Asked:
@@ -116,20 +123,14 @@ def analyse(
         across: what recommendations of a repair are cross-validated over, or `auto`; None: there
             are none.
     """
-    sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
     linked = link_tasks(items)
-
     differences: dict[str, dict[str, TaskDifferences]] = {}
 
-    def outcome(task: str) -> TaskOutcome:
-        scores = {place: score for place, (score, _) in asked[task].items()}
-        own, clusters = items.pop(task), linked.clusters[task]
-        if across is not None:
-            differences[task] = task_differences(task, scores, own, clusters)
-        return task_outcome(task, scores, own, clusters, resamples, seed)
+    def keep(task: str, scores: Scores, own: TaskItems, clusters: Clusters) -> None:
+        differences[task] = task_differences(task, scores, own, clusters)
 
-    found_of = in_threads([partial(outcome, task) for task in asked], sizes, progress)
-    outcomes = dict(zip(asked, found_of, strict=True))
+    see = None if across is None else keep
+    outcomes = outcomes_of(asked, items, linked, resamples, seed, progress, see=see)
     cells, draws = of_outcomes(table, outcomes, linked.families, resamples, seed)
     means, average = of_table(table, draws, cells, together=together)
     return TableStatistics(
@@ -156,6 +157,42 @@ def analyse(
             for block in table.blocks
         },
     )
+
+
+def outcomes_of(
+    asked: Asked,
+    items: dict[str, TaskItems],
+    linked: LinkedTasks,
+    resamples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    points: bool = False,
+    see: Callable[[str, Scores, TaskItems, Clusters], None] | None = None,
+) -> dict[str, TaskOutcome]:
+    """Return the resampled cells of each task (`task_intervals.task_outcome`).
+
+    Args:
+        asked: cells (`asked_cells`).
+        items: their items by task, removed as tasks are done.
+        linked: clusters of these items.
+        resamples: number of bootstrap samples.
+        seed: seed of all draws.
+        progress: receives the number of finished tasks and of all tasks.
+        points: whether pairs are differences of scores × 100, not relative improvements.
+        see: receives each task, its scores, items and clusters, before the items are removed.
+    """
+    sizes = [bytes_of(files for _, files in of_task.values()) for of_task in asked.values()]
+
+    def outcome(task: str) -> TaskOutcome:
+        scores = {place: score for place, (score, _) in asked[task].items()}
+        own, clusters = items.pop(task), linked.clusters[task]
+        if see is not None:
+            see(task, scores, own, clusters)
+        return task_outcome(task, scores, own, clusters, resamples, seed, points=points)
+
+    found = in_threads([partial(outcome, task) for task in asked], sizes, progress)
+    return dict(zip(asked, found, strict=True))
 
 
 def compare_pair(

@@ -5,9 +5,9 @@ Takes the bootstrap draws of a table's cells (`intervals.analyse`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import stats
@@ -34,6 +34,10 @@ TASKS = "tasks and their items"
 
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 _NORMAL_90 = float(stats.norm.ppf((1 + power.LEVEL) / 2))
+
+# What a difference of two means is divided by: the baseline, which varies with the samples; the
+# baseline as observed; or nothing, for points.
+_Over = Literal["baseline", "fixed baseline", "points"]
 
 Picks = Mapping[str, Mapping[str, str]]
 """Policy of each task of the columns, by label of the block."""
@@ -68,6 +72,7 @@ class MeanImprovement:
         count: number of units.
         note: sources of variation that are left out.
         signed: whether any of its scores can be negative.
+        points: whether it is a difference of scores × 100 instead.
     """
 
     value: float
@@ -79,6 +84,7 @@ class MeanImprovement:
     count: int
     note: str = ""
     signed: bool = False
+    points: bool = False
 
     @property
     def error(self) -> float:
@@ -131,11 +137,11 @@ class MeanImprovement:
 
     def possible(self, low: float, high: float) -> tuple[float, float]:
         """Return an interval limited to values that such scores can reach."""
-        return (low, high) if self.signed else possible(low, high)
+        return (low, high) if self.signed else possible(low, high, points=self.points)
 
 
 def mean_improvement(
-    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str]
+    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str], *, points: bool = False
 ) -> MeanImprovement | None:
     """Return the mean relative improvement of models over columns, with its sources of variation.
 
@@ -154,6 +160,7 @@ def mean_improvement(
         draws: draws of its cells.
         picks: policy of each task of the columns, by label of the block.
         columns: names of the columns whose mean is compared.
+        points: whether it is the difference of scores × 100, not the relative improvement.
 
     Returns:
         None if a score is missing, a baseline is not above 0, or the items of a column's only task
@@ -161,10 +168,10 @@ def mean_improvement(
     """
     if unknown_alone(table, draws, picks, columns):
         return None
-    found = _mean_improvement(table, draws, picks, columns, fixed=False)
+    found = _mean_improvement(table, draws, picks, columns, "points" if points else "baseline")
     if found is None or np.isfinite(found.alone()).all():
         return found
-    return _mean_improvement(table, draws, picks, columns, fixed=True)
+    return _mean_improvement(table, draws, picks, columns, "fixed baseline")
 
 
 def of_table(
@@ -186,28 +193,62 @@ def of_table(
         cells: uncertainty of its cells.
         together: whether all policies are one family.
     """
+    families = [
+        [(block.label, policy) for policy in family]
+        for block in table.blocks
+        for family in _families(block, together)
+    ]
+    means, linear = of_families(table, draws, cells, families)
+    return means, _over_models(table, draws, columns_of(table), linear, together)
+
+
+def columns_of(table: ScoreTable) -> dict[str, tuple[str, ...]]:
+    """Return the columns that each mean of a table is over: each by itself, and those of `Avg`."""
     names = [column.name for column in table.columns]
-    over = {**{name: (name,) for name in names}, AVERAGE: averaged_columns(names)}
+    return {**{name: (name,) for name in names}, AVERAGE: tuple(averaged_columns(names))}
+
+
+def of_families(
+    table: ScoreTable,
+    draws: Draws,
+    cells: Mapping[CellKey, Uncertainty],
+    families: Iterable[Sequence[tuple[str, str]]],
+    *,
+    points: bool = False,
+) -> tuple[dict[CellKey, Uncertainty], dict[CellKey, NDArray[np.float64]]]:
+    """Return the uncertainty of means, as bands over families of what was tried.
+
+    Args:
+        table: the table.
+        draws: draws of its cells.
+        cells: uncertainty of its cells.
+        families: labels and policies that are compared together.
+        points: whether means are differences of scores × 100, not relative improvements.
+
+    Returns:
+        The uncertainty, and `MeanImprovement.linear`, by label, policy and column.
+    """
     alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
-    means: dict[tuple[str, str, str], Uncertainty] = {}
-    linear: dict[tuple[str, str, str], NDArray[np.float64]] = {}
-    for block in table.blocks:
-        for family in _families(block, together):
-            for name, columns in over.items():
-                known = {
-                    policy: mean
-                    for policy in family
-                    for picks in [{block.label: everywhere(block, policy)}]
-                    if (mean := mean_improvement(table, draws, picks, columns)) is not None
-                }
-                band = _band(list(known.values()))
-                for policy, mean in known.items():
-                    linear[block.label, policy, name] = mean.linear
-                    if name not in alone:
-                        means[block.label, policy, name] = mean.uncertainty(band)
-                    elif own := cells.get((block.label, policy, alone[name])):
-                        means[block.label, policy, name] = _of_task(own, mean, band)
-    return means, _over_models(table, draws, over, linear, together)
+    blocks = {block.label: block for block in table.blocks}
+    means: dict[CellKey, Uncertainty] = {}
+    linear: dict[CellKey, NDArray[np.float64]] = {}
+    for family in families:
+        for name, columns in columns_of(table).items():
+            known = {
+                (label, policy): mean
+                for label, policy in family
+                for picks in [{label: everywhere(blocks[label], policy)}]
+                if (mean := mean_improvement(table, draws, picks, columns, points=points))
+                is not None
+            }
+            band = _band(list(known.values()))
+            for (label, policy), mean in known.items():
+                linear[label, policy, name] = mean.linear
+                if name not in alone:
+                    means[label, policy, name] = mean.uncertainty(band)
+                elif own := cells.get((label, policy, alone[name])):
+                    means[label, policy, name] = _of_task(own, mean, band)
+    return means, linear
 
 
 def unknown(draws: Draws, picks: Picks, tasks_of: Mapping[str, Sequence[str]]) -> list[str]:
@@ -323,9 +364,10 @@ def _over_models(
 
 
 def _mean_improvement(
-    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str], fixed: bool
+    table: ScoreTable, draws: Draws, picks: Picks, columns: Sequence[str], over: _Over
 ) -> MeanImprovement | None:
-    """Compute `mean_improvement`, with baselines treated as fixed if `fixed`."""
+    """Compute `mean_improvement`, as a share of baselines that vary or are fixed, or in points."""
+    points, fixed = over == "points", over == "fixed baseline"
     tasks_of = {column.name: column.tasks for column in table.columns if column.name in columns}
     blocks = [block for block in table.blocks if block.label in picks]
     drawn: list[NDArray[np.float64]] = []
@@ -341,14 +383,18 @@ def _mean_improvement(
                 return None
             values[name] = np.array(pairs, dtype=np.float64) / 100
         raw, ours = np.mean([pairs.mean(axis=0) for pairs in values.values()], axis=0)
-        if raw <= 0:
+        if raw <= 0 and not points:
             return None
-        gradient = np.array([-1.0 if fixed else -ours / raw, 1.0]) * 100 / raw / len(tasks_of)
+        unit = 1.0 if points else float(raw)
+        slope = -ours / raw if over == "baseline" else -1.0
+        gradient = np.array([slope, 1.0]) * 100 / unit / len(tasks_of)
         own = _Effects.of(draws, block.label, policies, tasks_of, values, gradient)
         effects.append(own)
         means = np.mean(list(own.samples.values()), axis=0)
-        drawn.append(relative_changes(means[0], means[1], over=float(raw) if fixed else None))
-        shares.append(float(100 * (ours - raw) / raw))
+        drawn.append(
+            relative_changes(means[0], means[1], over=None if over == "baseline" else unit)
+        )
+        shares.append(float(100 * (ours - raw) / unit))
     by_column = [np.mean([one.linear[name] for one in effects], axis=0) for name in tasks_of]
     variance, degrees = _variance(draws, tasks_of, effects, blocks[0].label)
     units, count = TASKS, sum(len(tasks) for tasks in tasks_of.values())
@@ -369,6 +415,7 @@ def _mean_improvement(
         count=count,
         note=_note(tasks_of, draws.families, unknown(draws, picks, tasks_of), fixed),
         signed=any(task in draws.signed for tasks in tasks_of.values() for task in tasks),
+        points=points,
     )
 
 

@@ -52,7 +52,7 @@ class Extent:
     Attributes:
         resamples: number of bootstrap samples; 0: no intervals.
         seed: seed of all draws.
-        models: names of the models to report; two or more are also compared. None: all.
+        models: names or labels of the models to report; two or more are also compared. None: all.
         against: second folder of results to compare with, or None.
         repairs: whether repairs are compared even if all are of one kind, such as temperatures.
         across: what recommendations of a repair are cross-validated over, or `auto`; None: there
@@ -295,25 +295,50 @@ def _marked(tables: Sequence[ScoreTable], scores: pd.DataFrame) -> list[ScoreTab
 
 
 def of_models(scores: pd.DataFrame, models: Sequence[str] | None) -> pd.DataFrame:
-    """Return the scores of some models, given by their names on the hub or the last part of these.
+    """Return the scores of some models, given by names (see `_names`).
 
     Raises:
         RequestError: one of them has no results.
     """
     if models is None:
         return scores
-    present = dict.fromkeys(map(str, scores["model"]))
-    kept = set()
+    names = [
+        _names(str(model), label)
+        for model, label in zip(scores["model"], scores["label"], strict=True)
+    ]
     for asked in models:
-        found = {one for one in present if asked.lower() in (one.lower(), _last(one).lower())}
-        if not found:
-            near = did_you_mean(asked, [*present, *map(_last, present)])
+        if not any(asked.lower() in of_row for of_row in names):
+            present = dict.fromkeys(map(str, scores["model"]))
+            labels = [one for one in dict.fromkeys(scores["label"]) if isinstance(one, str)]
+            near = did_you_mean(asked, [*present, *map(_last, present), *labels])
+            labelled = f" (labels: {', '.join(labels)})" if labels else ""
             raise RequestError(
                 f"models={asked}: there are no results of it here, only of "
-                f"{', '.join(present)}.{near}"
+                f"{', '.join(present)}{labelled}.{near}"
             )
-        kept |= found
-    return scores[scores["model"].isin(kept)]
+    kept = {asked.lower() for asked in models}
+    return scores[[not kept.isdisjoint(of_row) for of_row in names]]
+
+
+def _names(model: str, label: Any) -> set[str]:
+    """Return what a model can be called: its name on the hub, the last part of it, its label."""
+    names = {model.lower(), _last(model).lower()}
+    return names | {label.lower()} if isinstance(label, str) else names
+
+
+def _in_order(table: ScoreTable, models: Sequence[str]) -> list[str]:
+    """Return the labels of a table's models, in the order of the names that are asked for."""
+    places = {asked.lower(): place for place, asked in reversed(list(enumerate(models)))}
+    return [
+        block.label
+        for block in sorted(
+            table.blocks,
+            key=lambda one: min(
+                (places[name] for name in _names(one.model, one.label) if name in places),
+                default=len(places),
+            ),
+        )
+    ]
 
 
 def policies_named(asked: Sequence[str], scores: pd.DataFrame) -> list[str]:
@@ -458,6 +483,7 @@ def find(
     from lcbench.reporting.publish import Report, file_of_another
     from lcbench.reporting.table import distinct
     from lcbench.reporting.tables import comparison
+    from lcbench.reporting.tables.models import difference_table
 
     if (name := file_of_another(folder)) is not None:
         raise RequestError(
@@ -474,10 +500,19 @@ def find(
     after_main = len(found.score_tables)
     if extent.models is not None:
         for one in reversed(found.score_tables):
-            labels = [block.label for block in one.table.blocks]
+            labels = _in_order(one.table, extent.models)
             if len(labels) > 1:
                 made = comparison.compare_models(one.table, one.statistics, labels)
                 shown.insert(after_main, made)
+        for pairs in reversed(found.models):
+            labels = _in_order(pairs.of.models, extent.models)
+            shown.insert(after_main, difference_table(pairs, labels))
+        if len(extent.models) > 1 and not found.models:
+            groups = "; ".join(table.group for table in tables)
+            warn(
+                f"models={','.join(extent.models)}: not compared, since their scores are of "
+                f"different conditions: {groups}."
+            )
     if there is not None:
         names = str(extent.against), str(results.folder)
         compare = partial(compare_pair, resamples=extent.resamples, seed=extent.seed)

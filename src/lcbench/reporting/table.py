@@ -144,7 +144,10 @@ def formatted(value: float | None, form: str) -> Entry:
 
 
 def improvement(
-    value: float | None, uncertainty: Uncertainty | None = None, source: Source | None = None
+    value: float | None,
+    uncertainty: Uncertainty | None = None,
+    source: Source | None = None,
+    unit: str = " %",
 ) -> Entry:
     """Return an entry with a relative improvement in %, with marks of significance.
 
@@ -154,7 +157,7 @@ def improvement(
     """
     if value is None or uncertainty is None:
         return Entry(change(value), value, source=source)
-    tooltip = described(uncertainty)
+    tooltip = described(uncertainty, unit)
     ends = (uncertainty.low, uncertainty.high)
     # An interval on the other side of zero than the improvement supports neither direction.
     if uncertainty.excludes_zero and value * uncertainty.low > 0:
@@ -172,7 +175,7 @@ def interval(uncertainty: Uncertainty) -> str:
     return f"{two_decimals(uncertainty.low)} to {two_decimals(uncertainty.high)}"
 
 
-def described(uncertainty: Uncertainty) -> str:
+def described(uncertainty: Uncertainty, unit: str = " %") -> str:
     """Return the interval, the test and the numbers of items of an improvement, in a line."""
     parts = [f"95 % interval {interval(uncertainty)}"]
     if uncertainty.alone is not None:
@@ -182,7 +185,7 @@ def described(uncertainty: Uncertainty) -> str:
             f"interval of this one alone {low} to {high}",
         ]
     if uncertainty.bound is not None and not uncertainty.excludes_zero:
-        parts.append(f"no more than {two_decimals(uncertainty.bound)} % either way")
+        parts.append(f"no more than {two_decimals(uncertainty.bound)}{unit} either way")
     if uncertainty.p is not None:
         parts.append(f"p = {uncertainty.p:.2g}")
     if uncertainty.adjusted is not None:

@@ -36,8 +36,16 @@ Cutting a confidence interval at the possible values does not change how often i
 value. With few items, intervals based on Student's t would otherwise extend far beyond them."""
 
 
-def possible(low: float, high: float) -> tuple[float, float]:
-    """Return an interval limited to possible values, for a score that is never below 0."""
+def possible(low: float, high: float, *, points: bool = False) -> tuple[float, float]:
+    """Return an interval limited to possible values, for a score that is never below 0.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        points: whether it is of a difference of scores × 100, which is at most 100 either way.
+    """
+    if points:
+        return max(low, -100.0), min(high, 100.0)
     return max(low, MOST_LOST), max(high, MOST_LOST)
 
 
@@ -161,6 +169,8 @@ def task_outcome(
     clusters: Sequence[Sequence[NDArray[np.uint64]]],
     resamples: int,
     seed: int,
+    *,
+    points: bool = False,
 ) -> TaskOutcome:
     """Resample the cells of one task, those with the same items together.
 
@@ -171,6 +181,7 @@ def task_outcome(
         clusters: clusters from `link_tasks`, for each group of cells.
         resamples: number of samples.
         seed: seed of all draws.
+        points: whether pairs are differences of scores × 100, not relative improvements.
     """
     pairs: dict[tuple[str, str], Uncertainty] = {}
     draws: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -194,11 +205,16 @@ def task_outcome(
                 right[cell] = place
             else:
                 why[cell] = _OTHER_SCORE
+        # Cells with the same values share their draws.
+        columns = {
+            drawn.places[place]: np.ascontiguousarray(drawn.draws[:, place])
+            for place in right.values()
+        }
         for (label, policy), place in right.items():
-            draws[label, policy] = np.ascontiguousarray(drawn.draws[:, place])
+            draws[label, policy] = columns[drawn.places[place]]
             units[label, policy] = drawn.units, drawn.count, drawn.clusters
             if policy != BASELINE and (label, BASELINE) in right:
-                found = of_pair(drawn, right[label, BASELINE], place)
+                found = of_pair(drawn, right[label, BASELINE], place, points=points)
                 if found is None:
                     unknown[label, policy] = _NOT_ABOVE_ZERO
                 else:
@@ -222,18 +238,27 @@ def _unlike_baseline(own: Samples | None, baseline: Samples | None, why: str) ->
     return _OTHER_EXPERIMENTS if same else _OTHER_ITEMS
 
 
-def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
-    """Return the uncertainty of an improvement; None if the baseline is not above 0."""
+def of_pair(drawn: Resampled, raw: int, ours: int, *, points: bool = False) -> Uncertainty | None:
+    """Return the uncertainty of an improvement; None if the baseline is not above 0.
+
+    Args:
+        drawn: samples of the cells.
+        raw: place of the baseline.
+        ours: place of the cell that is compared with it.
+        points: whether it is that of the difference of scores × 100, which needs no baseline above
+            0.
+    """
     before, after = float(drawn.scores[raw]), float(drawn.scores[ours])
-    if before <= 0:
+    if before <= 0 and not points:
         return None
     draws = drawn.draws[:, [raw, ours]].astype(np.float64).T
-    value, notes = 100 * (after - before) / before, []
-    for fixed in (False, True):
+    unit = 1.0 if points else before
+    value, notes = 100 * (after - before) / unit, []
+    for fixed in (True,) if points else (False, True):
         gradient = np.zeros(len(drawn.scores))
-        gradient[raw] = -100 / before if fixed else -100 * after / before**2
-        gradient[ours] = 100 / before
-        improvements = relative_changes(draws[0], draws[1], over=before if fixed else None)
+        gradient[raw] = -100 / unit if fixed else -100 * after / before**2
+        gradient[ours] = 100 / unit
+        improvements = relative_changes(draws[0], draws[1], over=unit if fixed else None)
         (reaching, degrees), deviation = drawn.stretch(gradient), drawn.deviation(gradient)
         low, high = interval(improvements, reaching, value, deviation)
         if np.isfinite([low, high]).all():
@@ -243,7 +268,7 @@ def of_pair(drawn: Resampled, raw: int, ours: int) -> Uncertainty | None:
         each = "each of a single item" if len(drawn.still) > 1 else "of a single item"
         notes.append(f"{LEAVES_OUT} the sampling noise of {listed(drawn.still)}, {each}")
     if not drawn.signed:
-        low, high = possible(low, high)
+        low, high = possible(low, high, points=points)
     error = drawn.error(gradient)
     critical, critical_90 = (
         float(stats.t.ppf((1 + level) / 2, degrees)) for level in (LEVEL, power.LEVEL)

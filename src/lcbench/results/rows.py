@@ -346,3 +346,23 @@ def group_name(protocol: Mapping[str, Any]) -> str:
     if protocol.get("subsets") is not None:
         parts.append(f"subsets {', '.join(protocol['subsets'])}")
     return ", ".join(parts)
+
+
+def group_without_own(group: str, protocol: Mapping[str, Any]) -> str:
+    """Return a group without what is the model's own: prompts, pooling, special tokens, code, size.
+
+    Groups that are then equal have comparable scores of different models.
+
+    Args:
+        group: group of a cell, which may name more than its protocol.
+        protocol: protocol of the cell.
+    """
+    own = {
+        str(protocol.get("name", "unknown protocol")),
+        f"prompts {protocol.get('prompts')}",
+        f"pooling {protocol.get('pooling')}",
+        f"special tokens {protocol.get('special_tokens') or 'none'}",
+        f"{protocol.get('dimensions')} dimensions",
+        "own code",
+    }
+    return ", ".join(part for part in group.split(", ") if part not in own)
