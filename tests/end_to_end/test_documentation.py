@@ -71,7 +71,6 @@ RUN = [
     "lcbench tasks 'tasks=\"MTEB(eng, v2)\"' 'subsets=[en]'",
     "lcbench plan sweep=demo launch.elements=6",
     "lcbench tune model=minilm method=entropy out=entropy.json",
-    "lcbench tune model=minilm method=search by_length=false out=searched.json",
     "lcbench status",
     "lcbench status --failed",
     "lcbench --help",
@@ -177,8 +176,7 @@ def test_a_line_that_is_run(
         (folder / re.findall(r"out=(\S+)", line)[0]).unlink()
         (folder / "my-tuned-model").unlink(missing_ok=True)
         (folder / "my-tuned-model").symlink_to(make_model("bert-of-512"))
-        small = " model=./my-tuned-model texts=30 "
-        small += "trials=4 folds=2" if "search" in line else "'traced_lengths=[16,32]'"
+        small = " model=./my-tuned-model texts=30 'traced_lengths=[16,32]'"
         line = line.replace(" model=minilm", "")
     if line in TYPED:
         done = subprocess.run(

@@ -86,9 +86,9 @@ def test_a_measure_of_a_package(
         ". ".join([f"This is sentence {i} of number {j}" for i in range(6 + j % 12)])
         for j in range(80)
     ]
-    found = lcbench.collapse(
-        make_model("bert-of-512"), texts=texts, whole_texts=60, passages=30, progress=Recorded()
-    )
+    small = {"whole_texts": 60, "passages": 30, "sentences": [2], "resamples": 1_000}
+    model = make_model("bert-of-512")
+    found = lcbench.collapse(model, texts=texts, progress=Recorded(), **small)
     assert "Median cosine" in found.tables["space"].columns
 
 
