@@ -192,6 +192,17 @@ def test_the_last_token_is_the_one_that_is_pooled(mirror: Path) -> None:
             assert tokens.length <= WINDOW
 
 
+@pytest.mark.parametrize(("config", "most"), [("gte-qwen2-1.5b", 0.04), ("nomic", 0.02)])
+def test_bfloat16_changes_cosines_by_little(mirror: Path, config: str, most: float) -> None:
+    """More of a last token than of a mean: docs/models.md has the largest of all twins."""
+    cosines = []
+    for dtype in ("float32", "bfloat16"):
+        found = load(located(mirror, config), device="cpu", dtype=dtype).encode(TEXTS)
+        scaled = found / np.linalg.norm(found, axis=1, keepdims=True)
+        cosines.append(scaled @ scaled.T)
+    assert 1e-4 < np.abs(cosines[0] - cosines[1]).max() < most
+
+
 @pytest.mark.parametrize("config", ["e5-mistral", "gte-qwen2-1.5b"])
 def test_special_tokens_that_would_be_dropped_are_asked_for(mirror: Path, config: str) -> None:
     model = located(mirror, config, special_tokens=None)
