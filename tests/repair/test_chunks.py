@@ -115,5 +115,7 @@ def test_chunking_is_combined_with_temperatures_and_corrections() -> None:
 
 
 def test_means_by_length_need_one_embedding_a_text() -> None:
-    with pytest.raises(RequestError, match="means by length are of texts with one embedding"):
+    with pytest.raises(
+        RequestError, match=r"correct={centre: {bins: 5}} with chunks={max: 64}: means"
+    ):
         parse_repair({"chunks": {"max": 64}, "correct": {"centre": {"bins": 5}}})

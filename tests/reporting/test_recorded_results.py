@@ -21,7 +21,10 @@ def test_the_recorded_numbers_follow_from_the_recorded_cells(
         str(ROOT / "results" / name)
         for name in (
             "demo",
-            *(f"minilm/{one}" for one in ("docs", "extension", "mirror", "repairs")),
+            *(
+                f"minilm/{one}"
+                for one in ("docs", "extension", "mirror", "mirror_repairs", "repairs")
+            ),
         )
     ]
     assert all(int(line.rpartition(":")[2].split()[0]) > 200 for line in lines)

@@ -305,6 +305,22 @@ def test_up_to_its_base_a_formula_is_the_baseline_to_the_bit(formula: str, back_
     assert relative(found[:24], untouched[:24]) > 1e-3
 
 
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_as_tau_grows_every_token_gets_the_mean_of_the_values(back_end: str) -> None:
+    model = make("BERT")
+    model.set_attn_implementation(back_end)
+    attention = model.encoder.layer[0].attention.self
+    seen: list[tuple[Tensor, Tensor]] = []
+    with lcbench.inject(model, 1e9), torch.no_grad():
+        attention.register_forward_hook(lambda _, given, found: seen.append((given[0], found[0])))
+        model(input_ids=torch.arange(1, 21)[None])
+        ((hidden_states, output),) = seen
+        values = attention.value(hidden_states)
+    mean = values.mean(dim=1, keepdim=True).expand_as(values)
+    assert relative(output, mean) < 1e-6
+    assert relative(values, mean) > 0.1
+
+
 @pytest.mark.parametrize(
     "policy",
     [

@@ -168,7 +168,7 @@ def test_what_is_1_everywhere_is_the_baseline(value: Any) -> None:
         ({"length": {"-3": 0.8}}, "-3 is not a whole number of at least 0"),
         ({"length": {"logn": 1}}, "logn takes a length of at least 2 tokens"),
         ({"length": {"logn": 2.5}}, "logn takes a length of at least 2 tokens"),
-        ({"length": {"infoscale": True}}, "infoscale takes a length of at least 2 tokens"),
+        ({"length": {"infoscale": True}}, r"tau={length: {infoscale: True}}: infoscale takes"),
         ({"length": {"yarn": "512"}}, "yarn takes a length of at least 2 tokens"),
         ({"length": {"logn": 512, 0: 1.0}}, "logn is not a whole number of at least 0"),
         ({"query": 0}, r"tau=\{query: 0\}: 0 is not a temperature"),

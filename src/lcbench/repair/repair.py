@@ -285,11 +285,17 @@ def _combined(values: Mapping[str, Any], *, keeps_bias: bool) -> Repair:
     policy = BASELINE if tau is None else parse_policy(tau, keeps_bias=keeps_bias)
     repair = Repair(policy, **others)  # type: ignore[arg-type]
     chunks, correction = repair.chunks, repair.correction
-    by_length = correction is not None and correction.kind == "centre" and correction.number
-    if by_length and chunks is not None and chunks.kind == "max":
+    if (
+        chunks is not None
+        and chunks.kind == "max"
+        and correction is not None
+        and correction.kind == "centre"
+        and correction.number
+    ):
         raise RequestError(
-            f"correct={correction} with chunks={chunks}: means by length are of texts with one "
-            "embedding each, and here each chunk has one: correct=centre."
+            f"correct={shown(correction.written())} with chunks={shown(chunks.written())}: means "
+            "by length are of texts with one embedding each, and here each chunk has one: "
+            "correct=centre."
         )
     return repair
 

@@ -423,7 +423,7 @@ def parse_all(value: Any, *, keeps_bias: bool = False) -> tuple[Policy, ...]:
 
 def _parse_mapping(value: Mapping[Any, Any]) -> Policy:
     keys = {str(key) for key in value}
-    written = f"tau={{{', '.join(f'{key}: {item}' for key, item in value.items())}}}"
+    written = f"tau={_shown(value)}"
     if keys and keys <= {"query", "document"}:
         # A role that is not named has τ = 1.
         taus = {str(key): _temperature(item, written) for key, item in value.items()}
@@ -437,6 +437,13 @@ def _parse_mapping(value: Mapping[Any, Any]) -> Policy:
     known = ("query", "document", "layers", "length", "heads")
     near = did_you_mean(next(iter(keys - set(known)), ""), known)
     raise RequestError(f"{written} is not a policy.{near} To be sure: {_EXAMPLES}.")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the command line has it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return f"{{{', '.join(f'{key}: {_shown(one)}' for key, one in value.items())}}}"
 
 
 def _parse_heads(value: Any, written: str) -> Policy:
