@@ -24,17 +24,17 @@ from lcbench.reporting.figures.paper import by_number, panels_of, sentence_of, s
 from lcbench.reporting.figures.position import position_figures
 from lcbench.reporting.formats import csv, latex, markdown
 from lcbench.reporting.table import Table, as_json
-from lcbench.reporting.tables.collapse import (
+from lcbench.reporting.tables.collapse import tables_of
+from lcbench.reporting.tables.inside import head_table, inside_headlines, inside_tables
+from lcbench.reporting.tables.measurements import (
     is_significant,
     length_range,
     name_of,
     ordered,
     repair_of,
     signed,
-    tables_of,
     with_distinct_labels,
 )
-from lcbench.reporting.tables.inside import head_table, inside_headlines, inside_tables
 from lcbench.system.files import write_atomically
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lcbench.measures.crowding import CONDITIONS
 from lcbench.measures.estimates import Estimate
 from lcbench.reporting.figures.panels import Curves, Interval, Point, Series
-from lcbench.reporting.tables.collapse import heading_of, length_range, ordered, repair_of
+from lcbench.reporting.tables.measurements import heading_of, length_range, ordered, repair_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lcbench.reporting.figures.panels import Curves, Point, Series
-from lcbench.reporting.tables.collapse import heading_of, ordered, repair_of
+from lcbench.reporting.tables.measurements import heading_of, ordered, repair_of
 
 if TYPE_CHECKING:
     from lcbench.measures.files import InsideMeasurement

@@ -12,7 +12,7 @@ from lcbench.measures.figures import Number, PaperFigure
 from lcbench.measures.intervals import Line, Panel
 from lcbench.measures.position import FACTS, collapse_index, indices
 from lcbench.reporting.figures.panels import Curves, Point, Series
-from lcbench.reporting.tables.collapse import signed
+from lcbench.reporting.tables.measurements import signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

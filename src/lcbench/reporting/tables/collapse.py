@@ -1,25 +1,28 @@
-"""Tables of measurements of collapse, and how these are called in tables and figures."""
+"""Tables of measurements of collapse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lcbench.measures import every_measure
 from lcbench.measures.crowding import CONDITIONS
-from lcbench.measures.estimates import Estimate
-from lcbench.repair.repair import NO_REPAIR, label_of
-from lcbench.reporting.score_table import ordered_policies
-from lcbench.reporting.table import Entry, Section, Table, name
+from lcbench.reporting.table import Entry, Table, name
+from lcbench.reporting.tables.measurements import (
+    estimated,
+    heading_of,
+    length_range,
+    measured,
+    ordered,
+    repair_of,
+    sections,
+    signed,
+)
 from lcbench.reporting.text import MISSING_VALUE
 
 if TYPE_CHECKING:
     from lcbench.measures.causes import Cause
-    from lcbench.measures.files import Identified, InsideMeasurement, Measurement
-
-Kind = TypeVar("Kind", "Measurement", "InsideMeasurement")
+    from lcbench.measures.files import Measurement
 
 # What the columns of a verdict are called, by the fields of `Verdict` and `Change`.
 _PARTS = {
@@ -122,64 +125,6 @@ def tables_of(measurements: Sequence[Measurement]) -> tuple[Table, ...]:
     return tuple(table for table in tables if table.rows)
 
 
-def ordered(measurements: Iterable[Kind]) -> list[Kind]:
-    """Return measurements by task and model, the baseline first, then from large to small τ."""
-    measurements = list(measurements)
-    policies = ordered_policies({one.policy for one in measurements})
-    groups = list(dict.fromkeys((one.task, one.model, one.revision) for one in measurements))
-    return sorted(
-        measurements,
-        key=lambda one: (
-            groups.index((one.task, one.model, one.revision)),
-            one.policy != NO_REPAIR.canonical,
-            policies.index(one.policy),
-        ),
-    )
-
-
-def name_of(one: Identified) -> str:
-    return one.label or one.model.rpartition("/")[2]
-
-
-def with_distinct_labels(
-    measurements: Iterable[Kind], others: Iterable[Identified] = ()
-) -> list[Kind]:
-    """Return measurements with a label for models that differ in nothing but their revision.
-
-    Args:
-        measurements: measurements of any models.
-        others: further measurements in the same report.
-    """
-    measurements = list(measurements)
-    revisions: dict[str, set[str]] = {}
-    every: list[Identified] = [*measurements, *others]
-    for one in every:
-        revisions.setdefault(name_of(one), set()).add(one.revision)
-    return [
-        replace(one, label=f"{name_of(one)} ({one.revision.removeprefix('sha256-')[:7]})")
-        if len(revisions[name_of(one)]) > 1
-        else one
-        for one in measurements
-    ]
-
-
-def repair_of(one: Measurement | InsideMeasurement) -> str:
-    return label_of(one.policy) if one.policy else "as given"
-
-
-def heading_of(one: Measurement | InsideMeasurement) -> str:
-    return f"{name_of(one)}, {one.task}"
-
-
-def _sections(
-    rows: Iterable[tuple[Measurement, tuple[Entry, ...]]],
-) -> tuple[Section, ...]:
-    return tuple(
-        Section(heading, tuple(row for _, row in group))
-        for heading, group in groupby(rows, key=lambda row: heading_of(row[0]))
-    )
-
-
 def _verdicts(measurements: Sequence[Measurement]) -> Table:
     rows = [
         (
@@ -189,7 +134,7 @@ def _verdicts(measurements: Sequence[Measurement]) -> Table:
                 name(verdict.collapses),
                 name(str(verdict.sentences)),
                 *(
-                    _estimated(getattr(verdict, part), part in _CHANGES, part in _WITH_INTERVAL)
+                    estimated(getattr(verdict, part), part in _CHANGES, part in _WITH_INTERVAL)
                     for part in _PARTS
                 ),
             ),
@@ -210,7 +155,7 @@ def _verdicts(measurements: Sequence[Measurement]) -> Table:
         "Does the model collapse, and is it length?",
         header,
         2,
-        _sections(rows),
+        sections(rows),
         notes=(f"{_WEIGHTED}{'; '.join(weighted)}.",) if weighted else (),
         footnotes=(_ABOUT_VERDICT,),
     )
@@ -223,7 +168,7 @@ def _changes(measurements: Sequence[Measurement]) -> Table:
             (
                 name(repair_of(one)),
                 *(
-                    _estimated(getattr(change, part), True, part in _WITH_INTERVAL)
+                    estimated(getattr(change, part), True, part in _WITH_INTERVAL)
                     for part in _PARTS
                 ),
             ),
@@ -236,7 +181,7 @@ def _changes(measurements: Sequence[Measurement]) -> Table:
         "What the repair changes, against the baseline on the same texts",
         ("Repair", *_PARTS.values()),
         1,
-        _sections(rows),
+        sections(rows),
     )
 
 
@@ -257,10 +202,10 @@ def _sentences(measurements: Sequence[Measurement]) -> Table:
                             name(condition),
                             name(str(count)),
                             Entry(MISSING_VALUE if tokens is None else f"{tokens:.0f}", tokens),
-                            _estimated(crowding.cosines[condition][place]),
-                            _estimated(crowding.averaging[condition][place]),
-                            _estimated(crowding.independent[place]),
-                            _estimated(crowding.excess[condition][place], is_change=True),
+                            estimated(crowding.cosines[condition][place]),
+                            estimated(crowding.averaging[condition][place]),
+                            estimated(crowding.independent[place]),
+                            estimated(crowding.excess[condition][place], is_change=True),
                         ),
                     )
                 )
@@ -278,7 +223,7 @@ def _sentences(measurements: Sequence[Measurement]) -> Table:
             "Excess",
         ),
         2,
-        _sections(rows),
+        sections(rows),
         footnotes=(
             "Means of sentences: mean cosine of the means of the texts' own sentences, each "
             "embedded alone, weighted if the model does not pool by the mean. Independent "
@@ -297,7 +242,7 @@ def _weights(measurements: Sequence[Measurement]) -> Table:
                 name(part.condition),
                 name(str(part.sentences)),
                 *(
-                    _measured(value)
+                    measured(value)
                     for value in (
                         part.weights.shares[0],
                         part.weights.shares[-1],
@@ -323,7 +268,7 @@ def _weights(measurements: Sequence[Measurement]) -> Table:
             "Explained",
         ),
         2,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_WEIGHTS,),
     )
 
@@ -337,10 +282,10 @@ def _lengths(measurements: Sequence[Measurement]) -> Table:
                 name(length_range(part.shortest, part.longest)),
                 name(str(part.texts)),
                 name(str(space.cut)),
-                _estimated(part.cosine),
-                _estimated(part.averaging),
+                estimated(part.cosine),
+                estimated(part.averaging),
                 # The first bin is what the others are compared with.
-                _estimated(part.excess if number else None, is_change=True),
+                estimated(part.excess if number else None, is_change=True),
                 Entry(f"{space.occurrences:.1f}", space.occurrences),
             ),
         )
@@ -371,7 +316,7 @@ def _lengths(measurements: Sequence[Measurement]) -> Table:
             "N10",
         ),
         2,
-        _sections(rows),
+        sections(rows),
         notes=tuple(hubs),
         footnotes=(_ABOUT_LENGTHS,),
     )
@@ -393,7 +338,7 @@ def _space(measurements: Sequence[Measurement]) -> Table:
             (
                 name(repair_of(one)),
                 name(length_range(space.shortest, space.longest)),
-                *(_measured(space.measures.get(measure.name)) for measure in known),
+                *(measured(space.measures.get(measure.name)) for measure in known),
             ),
         )
         for one in measurements
@@ -404,7 +349,7 @@ def _space(measurements: Sequence[Measurement]) -> Table:
         "The embedding space by length",
         ("Repair", "Length", *(measure.title for measure in known)),
         2,
-        _sections(rows),
+        sections(rows),
     )
 
 
@@ -426,7 +371,7 @@ def _shift(measurements: Sequence[Measurement]) -> Table:
                 name(repair_of(one)),
                 name(part.condition),
                 name(str(part.sentences)),
-                *(_measured(getattr(part, column)) for column in columns),
+                *(measured(getattr(part, column)) for column in columns),
             ),
         )
         for one in measurements
@@ -437,7 +382,7 @@ def _shift(measurements: Sequence[Measurement]) -> Table:
         "Semantic shift by number of sentences",
         ("Repair", "Sentences are", "Sentences", *columns.values()),
         2,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_SHIFT,),
     )
 
@@ -450,8 +395,8 @@ def _causes(measurements: Sequence[Measurement]) -> Table:
                 name(repair_of(one)),
                 name(_outcome(cause)),
                 name(f"Local as a {cause.local}"),
-                _estimated(cause.shift, is_change=True),
-                _estimated(cause.length, is_change=True),
+                estimated(cause.shift, is_change=True),
+                estimated(cause.length, is_change=True),
             ),
         )
         for one in measurements
@@ -462,7 +407,7 @@ def _causes(measurements: Sequence[Measurement]) -> Table:
         "Shift or length: which goes with dilution and lost neighbours?",
         ("Repair", "Outcome", "Shift", "Shift\ngiven length", "Length\ngiven shift"),
         3,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_CAUSES,),
     )
 
@@ -475,13 +420,13 @@ def _retrieval(measurements: Sequence[Measurement]) -> Table:
                 name(repair_of(one)),
                 name(str(found.queries)),
                 name(str(found.documents)),
-                _estimated(found.shorter),
-                _estimated(found.longer),
-                _estimated(found.difference, is_change=True),
-                _estimated(found.score_by_length, is_change=True),
-                _estimated(found.rank_by_length, is_change=True),
-                _estimated(found.hubs_by_length, is_change=True),
-                _estimated(found.closeness_by_length, is_change=True),
+                estimated(found.shorter),
+                estimated(found.longer),
+                estimated(found.difference, is_change=True),
+                estimated(found.score_by_length, is_change=True),
+                estimated(found.rank_by_length, is_change=True),
+                estimated(found.hubs_by_length, is_change=True),
+                estimated(found.closeness_by_length, is_change=True),
             ),
         )
         for one in measurements
@@ -503,16 +448,16 @@ def _retrieval(measurements: Sequence[Measurement]) -> Table:
             "Other queries\nand length",
         ),
         3,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_RETRIEVAL,),
     )
 
 
 def _search(measurements: Sequence[Measurement]) -> Table:
-    measured = [
+    searched = [
         (one, found) for one in measurements if (found := one.collapse.retrieval) is not None
     ]
-    most = max((len(found.bins) for _, found in measured), default=0)
+    most = max((len(found.bins) for _, found in searched), default=0)
     rows = [
         (
             one,
@@ -524,19 +469,19 @@ def _search(measurements: Sequence[Measurement]) -> Table:
                 name(str(part.queries)),
                 name(str(part.documents)),
                 name(str(part.cut)),
-                _estimated(part.score),
-                _estimated(part.alignment),
-                _estimated(part.reciprocal_rank),
-                _estimated(part.dilution, is_change=True),
-                _estimated(part.dilution_of_others, is_change=True),
-                _estimated(part.better_chunk),
+                estimated(part.score),
+                estimated(part.alignment),
+                estimated(part.reciprocal_rank),
+                estimated(part.dilution, is_change=True),
+                estimated(part.dilution_of_others, is_change=True),
+                estimated(part.better_chunk),
                 *(
-                    _estimated(beaten, has_interval=False)
+                    estimated(beaten, has_interval=False)
                     for beaten in (*part.beaten, *[None] * (most - len(part.beaten)))
                 ),
             ),
         )
-        for one, found in measured
+        for one, found in searched
         for part in (found.overall, *found.bins)
         for length in (f"all: {length_range(part.shortest, part.longest)}",)
     ]
@@ -558,7 +503,7 @@ def _search(measurements: Sequence[Measurement]) -> Table:
             *(f"Beaten\nby bin {number}" for number in range(1, most + 1)),
         ),
         2,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_SEARCH,),
     )
 
@@ -571,9 +516,9 @@ def _moderation(measurements: Sequence[Measurement]) -> Table:
                 name(repair_of(one)),
                 name(f"Local as a {part.local}"),
                 name(part.answer),
-                _estimated(part.weak, is_change=True),
-                _estimated(part.strong, is_change=True),
-                _estimated(part.interaction, is_change=True),
+                estimated(part.weak, is_change=True),
+                estimated(part.strong, is_change=True),
+                estimated(part.interaction, is_change=True),
             ),
         )
         for one in measurements
@@ -585,45 +530,10 @@ def _moderation(measurements: Sequence[Measurement]) -> Table:
         "Does anisotropy harm retrieval only where shift is strong?",
         ("Repair", "Shift", "Answer", "At weak\nshift", "At strong\nshift", "Interaction"),
         3,
-        _sections(rows),
+        sections(rows),
         footnotes=(_ABOUT_MODERATION,),
     )
 
 
 def _outcome(cause: Cause) -> str:
     return {"dilution": "dilution", "overlap": "neighbour kept"}[cause.outcome]
-
-
-def _estimated(
-    estimate: Estimate | None, is_change: bool = False, has_interval: bool = True
-) -> Entry:
-    """Return an estimate, with its interval or only with that as a tooltip."""
-    if estimate is None:
-        return Entry(MISSING_VALUE)
-    text = f"{estimate.value:+.3f}" if is_change else f"{estimate.value:.3f}"
-    interval = f"{estimate.low:.3f} to {estimate.high:.3f}"
-    style = "best" if is_change and is_significant(estimate) else "neutral"
-    return Entry(
-        f"{text} ({interval})" if has_interval else text,
-        estimate.value,
-        style,  # type: ignore[arg-type]
-        f"95 % interval {interval}",
-        estimate.low,
-        estimate.high,
-    )
-
-
-def _measured(value: float | None) -> Entry:
-    return Entry(MISSING_VALUE if value is None else f"{value:.3f}", value)
-
-
-def is_significant(estimate: Estimate) -> bool:
-    return estimate.low > 0 or estimate.high < 0
-
-
-def signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
-
-
-def length_range(shortest: float, longest: float) -> str:
-    return f"{shortest:g}" if shortest == longest else f"{shortest:g} to {longest:g}"

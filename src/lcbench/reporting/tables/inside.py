@@ -12,7 +12,7 @@ from lcbench.measures.estimates import Estimate
 from lcbench.measures.inside import OF_HEADS, PAIRED, changes
 from lcbench.repair.repair import NO_REPAIR
 from lcbench.reporting.table import Entry, Section, Style, Table, name
-from lcbench.reporting.tables.collapse import (
+from lcbench.reporting.tables.measurements import (
     heading_of,
     is_significant,
     ordered,
