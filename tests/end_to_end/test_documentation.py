@@ -111,7 +111,8 @@ def words_of(line: str, folder: Path) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[[str], Path]) -> Path:
     """The folder that lines run in: what they name is there."""
     folder = tmp_path_factory.mktemp("documentation")
-    (folder / "my-model").symlink_to(make_model("bert"))
+    for name in ("my-model", "smollm2-last", "smollm2-mean"):
+        (folder / name).symlink_to(make_model("bert"))
     (folder / "my-conf" / "sweep").mkdir(parents=True)
     (config,) = (text for name, text in blocks("yaml") if name == "docs/command-line.md")
     (folder / "my-conf" / "sweep" / "mine.yaml").write_text(config, encoding="utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from lcbench.hub.kinds import (
     refuse_other_kinds,
     refuse_pickles,
 )
+from lcbench.hub.layers import Layer, layer_of, parameters_in
 from lcbench.hub.model_files import read_object, transformer_folder
 from lcbench.hub.shapes import hidden_size, shape_in_files
 from lcbench.hub.truncation import Trained, cut_of
@@ -80,11 +81,15 @@ class Dimensions:
         layers: number of transformer layers.
         hidden: width of the layers.
         window: most tokens that it reads of a text; None: no limit.
+        layer: what a token costs in a layer; None: unknown, and counted as in BERT.
+        parameters: number of its parameters; None: unknown.
     """
 
     layers: int
     hidden: int
     window: int | None
+    layer: Layer | None = field(default=None, compare=False)
+    parameters: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -272,10 +277,17 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
     Raises:
         RequestError: its configuration is not JSON.
     """
-    config = read_object(transformer_folder(located.folder) / "config.json")
+    transformer = transformer_folder(located.folder)
+    config = read_object(transformer / "config.json")
     hidden = hidden_size(config)
     if located.shape.layers is not None and hidden is not None:
-        return Dimensions(located.shape.layers, hidden, located.shape.window)
+        return Dimensions(
+            located.shape.layers,
+            hidden,
+            located.shape.window,
+            layer_of(config),
+            parameters_in(transformer),
+        )
     return _stated(located.settings)
 
 

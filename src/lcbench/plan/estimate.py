@@ -14,6 +14,7 @@ from lcbench.plan.assumed import Assumed, assumed
 from lcbench.plan.foresight import Foresight, foresee
 from lcbench.plan.layout import check_repairs, expand, protocol_of, repairs_of
 from lcbench.plan.machine import machine_of
+from lcbench.plan.memory import memory_of
 from lcbench.plan.rates import read_rates
 from lcbench.results.cell import Cell
 from lcbench.results.folder import Results
@@ -52,6 +53,7 @@ class Estimate:
         left_out: a line about each repair that a model cannot have.
         foresight: detectable changes of Avg; None: unknown.
         has_others: whether some repairs are not temperatures alone.
+        memory: a line about the memory of each model of which it is known.
     """
 
     cells: int
@@ -70,6 +72,7 @@ class Estimate:
     left_out: tuple[str, ...] = ()
     foresight: Foresight | None = None
     has_others: bool = False
+    memory: tuple[str, ...] = ()
 
 
 def describe(
@@ -119,6 +122,7 @@ def sentence(one: Estimate) -> str:
             f"{grid}{left} {rounded(one.texts)} texts, {rounded(one.tokens)} tokens, {about} "
             f"{words.duration(one.prediction.wall_seconds / 3600)} {where}."
         ]
+    lines += one.memory
     lines += one.long
     lines += one.left_out
     if one.foresight is not None:
@@ -195,6 +199,7 @@ def estimate(
     machine = machine_of(settings.engine, settings.protocol.dtype)
     rates = read_rates()
     device = assumed(launch, settings.protocol.dtype)
+    card = None if launch is None else launch.card
     cpus = None if launch is None or device is None else launch.jobs.cpus
     if device is not None:
         models = [one.known for one in left]
@@ -206,12 +211,24 @@ def estimate(
     prediction = predict.predict(parts, left, machine=machine, processes=processes, rates=rates)
     if device is None and machine.kind == "cuda":
         prediction = replace(prediction, sharing=_sharing(settings.engine))
+    memory = []
+    for model, cells_left in zip(settings.models, left, strict=True):
+        if cells_left.known is not None and cells_left.cells:
+            memory += _memory(
+                model.name,
+                cells_left,
+                prediction,
+                settings,
+                card,
+                of_another=device is not None,
+            )
     return Estimate(
         cells=cells,
         done=done,
         models=len(settings.models),
         repairs=most_repairs,
         has_others=has_others,
+        memory=tuple(memory),
         tasks=len(parts),
         texts=round(sum(one.texts for one in prediction.cells.values())),
         tokens=round(sum(one.tokens for one in prediction.cells.values())),
@@ -229,6 +246,47 @@ def estimate(
             word="repairs" if has_others else "τ",
         ),
     )
+
+
+def _memory(
+    name: str,
+    left: predict.ModelCells,
+    prediction: predict.Prediction,
+    settings: Settings,
+    card: str | None,
+    *,
+    of_another: bool,
+) -> list[str]:
+    """Return a line about the memory of a model; none if it is unknown.
+
+    Args:
+        name: the model's name.
+        left: its cells.
+        prediction: predicted texts of these, and the machine.
+        settings: the request.
+        card: a GPU in the machine's place.
+        of_another: whether the estimate is for another device than this machine's.
+    """
+    known = left.known
+    if known is None:
+        return []
+    found = memory_of(
+        known,
+        prediction.machine,
+        repairs={cell.repair for cell in left.cells},
+        batch_tokens=settings.engine.batch_tokens,
+        card=card,
+    )
+    if found is None:
+        return []
+    if of_another and card is None:
+        # Of a device of which only the rate is stated.
+        found = replace(found, available=None)
+    texts = sum(prediction.cells[cell].texts for cell in left.cells)
+    stored = texts * known.hidden * 4 / 2**30
+    place = "in the store" if settings.store.folder is not None else "in memory too (store=none)"
+    refused = "" if found.fits else " A run refuses it."
+    return [f"{name}: {found}; embeddings {stored:.1g} GiB {place}.{refused}"]
 
 
 def _sized(part: Part, settings: Settings) -> Part:

@@ -407,9 +407,10 @@ def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:
 def operations(texts: float, tokens: float, model: Dimensions, products: int = 1) -> float:
     """Return the floating-point operations of a forward pass over texts of equal length.
 
-    A layer as wide as BERT's multiplies each token with 12 · hidden² weights (four matrices of
-    attention, and a feed-forward part four times as wide), at two operations each; and attention
-    takes 2 · length · hidden per token for QKᵀ, and as many for its product with V.
+    A layer multiplies each token with its weights, at two operations each, and attention takes 2 ·
+    length · width of the queries per token for QKᵀ and as many for its product with V, half of that
+    under a causal mask. Layers of unknown shape are counted like BERT's: 12 · hidden² weights (four
+    matrices of attention, and a feed-forward part four times as wide).
 
     Args:
         texts: number of texts.
@@ -419,8 +420,12 @@ def operations(texts: float, tokens: float, model: Dimensions, products: int = 1
     """
     if not texts:
         return 0.0
-    attended = 2 * (products + 1) * (tokens / texts) * model.hidden
-    return tokens * model.layers * (24 * model.hidden**2 + attended)
+    layer = model.layer
+    weights, attended = 12 * model.hidden**2, 1.0 * model.hidden
+    if layer is not None:
+        weights, attended = layer.weights, (0.5 if layer.causal else 1.0) * layer.attended
+    attended *= 2 * (products + 1) * (tokens / texts)
+    return tokens * model.layers * (2 * weights + attended)
 
 
 class _ScoringSeconds:

@@ -216,6 +216,9 @@ class _Measurer:
         options, protocol = self._options, units[0].cell.protocol
         with self._observer.doing(f"loading {model.name}"):
             devices = devices_of(options.engine.device)
+            repairs = [unit.cell.repair for unit in units]
+            if any(unit.kind == "figure" for unit in units):
+                repairs += [cell.repair for cell in self._grid.cells_of[model]]
             loaded, notes = load_for(
                 model,
                 options.engine,
@@ -223,10 +226,8 @@ class _Measurer:
                 device=devices[0],
                 observer=self._observer,
                 prompts=protocol.prompts,
+                repairs=repairs,
             )
-            repairs = [unit.cell.repair for unit in units]
-            if any(unit.kind == "figure" for unit in units):
-                repairs += [cell.repair for cell in self._grid.cells_of[model]]
             proofs = proofs_of(loaded, repairs)
             facts = provenance.model_facts(model, loaded)
         engine = engine_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lcbench.hub.windows import window_of
@@ -33,6 +33,7 @@ def load_for(
     device: str,
     observer: Observer,
     prompts: str = "none",
+    repairs: Iterable[Repair] = (),
 ) -> tuple[SentenceTransformer, dict[str, str]]:
     """Load a model as the encoder's options ask for.
 
@@ -43,17 +44,31 @@ def load_for(
         options: options of the encoder.
         dtype: dtype of the protocol.
         device: `cpu`, `cuda`, `cuda:1` …
-        observer: is warned if `engine.attention=varlen` or `engine.fp32=fp16x3` does not suit the
-            model.
+        observer: is told how much memory the model takes, and warned if `engine.attention=varlen`
+            or `engine.fp32=fp16x3` does not suit it.
         prompts: source of the protocol's prompts; with `registry` the model finishes embeddings as
             mteb does.
+        repairs: that it will be under, some of which read more tokens of a text.
 
     Returns:
         The model, why either is not done (`attention_note`, `fp32_note`), and how it finishes
         embeddings if that is not the model's own way (`finish`).
+
+    Raises:
+        RequestError: the model and texts as long as its window take more memory than there is.
     """
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
+    from lcbench.hub.models import dimensions_of
+    from lcbench.plan.machine import machine_of
+    from lcbench.plan.memory import check_memory, memory_of
+
+    known, machine = dimensions_of(model), machine_of(replace(options, device=device), dtype)
+    if known is not None:
+        memory = memory_of(known, machine, repairs=repairs, batch_tokens=options.batch_tokens)
+        check_memory(model.name, memory)
+        if memory is not None:
+            observer.say(f"{model.name}: {memory}", dim=True)
 
     is_asked = options.attention == "varlen"
     # Compiled code without padding has not been measured on a GPU.

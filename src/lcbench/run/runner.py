@@ -306,6 +306,7 @@ class Runner:
                 device=devices[0],
                 observer=self._observer,
                 prompts=cells[0].protocol.prompts,
+                repairs=[cell.repair for cell in cells],
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts, cells)

@@ -1,4 +1,4 @@
-"""Arithmetic rates of GPUs from their data sheets, to estimate runs on another machine."""
+"""Rates and memory of GPUs from their data sheets, to estimate runs on another machine."""
 
 from __future__ import annotations
 
@@ -27,4 +27,18 @@ CARDS: Mapping[str, Mapping[str, float]] = {
     "v100": {"float32": 15.7, "float16": 125.0},
     # "NVIDIA T4" data sheet. Turing has float16 alone.
     "t4": {"float32": 8.1, "float16": 65.0},
+}
+
+# Memory in GB of the same data sheets; of a card with two sizes, the smaller.
+MEMORY: Mapping[str, float] = {
+    "h100": 80.0,
+    "h100_pcie": 80.0,
+    "h200": 141.0,
+    "a100": 40.0,
+    "a40": 48.0,
+    "a10": 24.0,
+    "l40s": 48.0,
+    "l4": 24.0,
+    "v100": 16.0,
+    "t4": 16.0,
 }

@@ -1,0 +1,142 @@
+"""How much memory a model takes, before it is loaded: weights, and what is in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lcbench.errors import RequestError
+from lcbench.system.cards import MEMORY
+from lcbench.system.hardware import memory_gib
+
+if TYPE_CHECKING:
+    from lcbench.hub.models import Dimensions
+    from lcbench.plan.machine import Machine
+    from lcbench.repair.repair import Repair
+
+_GIB = 2**30
+# The interpreter with torch, transformers and mteb; on a GPU its context and kernels.
+_LIBRARIES = 0.7
+_ITEM_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+# On a CPU, oneDNN keeps copies of float32 weights in its own layout, if they are no larger.
+_LARGEST_COPY = 2**30
+# Tensors of a token that exist at once: as wide as the model (the stream, the normalised one, what
+# is added), as the queries (queries, keys, values, their output) and as the feed-forward network.
+_WIDE, _ATTENDED, _INNER = 4, 4, 2
+# Of attention that is computed as a whole, the copies of [heads, tokens, tokens].
+_WHOLE_COPIES = 3
+_CPU_TOKENS, _GPU_TOKENS = 4096, 65536
+# Texts of a model without a window of its own (T5).
+_WITHOUT_LIMIT = 512
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory that a model takes on its device, in GiB.
+
+    Attributes:
+        weights: of the model, with the copies that the engine keeps.
+        batches: what is in flight of all batches that are computed at once.
+        available: what the device has; None: unknown.
+        tokens: length of the longest texts that this is for.
+    """
+
+    weights: float
+    batches: float
+    available: float | None
+    tokens: int
+
+    @property
+    def needed(self) -> float:
+        """All of it, with the libraries."""
+        return self.weights + self.batches + _LIBRARIES
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has so much, as far as that is known."""
+        return self.available is None or self.needed <= self.available
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        of = "" if self.available is None else f" of {self.available:.0f}"
+        return (
+            f"about {self.needed:.1f}{of} GiB of memory: weights {self.weights:.1f}, batches of "
+            f"texts of {self.tokens:,} tokens {self.batches:.1f}, libraries {_LIBRARIES}"
+        )
+
+
+def memory_of(
+    known: Dimensions,
+    machine: Machine,
+    *,
+    repairs: Iterable[Repair] = (),
+    batch_tokens: int | None = None,
+    card: str | None = None,
+) -> Memory | None:
+    """Return the memory that a model takes; None: its files do not say.
+
+    Texts are taken to be as long as its window, of at most 512 tokens where it has no limit.
+
+    Args:
+        known: the model's dimensions.
+        machine: the machine that it runs on.
+        repairs: that it runs under; some read more tokens of a text.
+        batch_tokens: tokens of a batch; None: as the engine chooses.
+        card: a GPU of `system.cards` in the machine's place.
+    """
+    layer = known.layer
+    if layer is None or known.parameters is None:
+        return None
+    is_cpu = machine.kind == "cpu"
+    size = _ITEM_BYTES[machine.dtype]
+    windows = [known.window, *(one.encoding.window(known.window) for one in repairs)]
+    tokens = max((one for one in windows if one is not None), default=_WITHOUT_LIMIT)
+    weights = known.parameters * size
+    in_layers = known.layers * layer.weights * size
+    if is_cpu and size == 4 and in_layers <= _LARGEST_COPY:
+        weights += in_layers
+    widths = _WIDE * known.hidden + _ATTENDED * layer.attended + _INNER * layer.inner
+    in_batch = max(tokens, batch_tokens or (_CPU_TOKENS if is_cpu else _GPU_TOKENS))
+    batch = float(in_batch * widths * size)
+    if layer.whole:
+        batch += _WHOLE_COPIES * (in_batch // tokens) * layer.heads * tokens**2 * size
+    lanes = machine.cores if is_cpu else 2
+    return Memory(
+        weights=weights / _GIB,
+        batches=lanes * batch / _GIB,
+        available=_available(machine, card),
+        tokens=tokens,
+    )
+
+
+def check_memory(name: str, memory: Memory | None) -> None:
+    """Check that a model fits into the memory of its device.
+
+    Args:
+        name: the model's name.
+        memory: what it takes; None: unknown.
+
+    Raises:
+        RequestError: it does not.
+    """
+    if memory is None or memory.fits:
+        return
+    remedy = "a smaller model.window"
+    if memory.weights + _LIBRARIES > (memory.available or 0.0):
+        remedy = "protocol.dtype=bfloat16, or a device with more memory"
+    raise RequestError(f"{name} takes {memory}. Take {remedy}.")
+
+
+def _available(machine: Machine, card: str | None) -> float | None:
+    if card is not None:
+        return MEMORY[card]
+    if machine.kind == "cpu":
+        return memory_gib()
+    if machine.kind == "cuda":
+        import torch
+
+        if torch.cuda.is_available():
+            whole: int = torch.cuda.get_device_properties(machine.device).total_memory
+            return whole / _GIB
+    return None
