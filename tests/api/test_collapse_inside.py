@@ -147,6 +147,7 @@ def test_a_report_of_the_folder_has_verdicts_and_what_happens_inside_on_one_page
     shutil.copytree(asked["results_dir"], runs)
     small = {"passages": 30, "sentences": [2], "whole_texts": 60, "bins": 2, "queries": 30}
     keys = {**asked, **small, "measures": "embeddings", "corpus": 30, "results_dir": runs}
+    del keys["traced_lengths"]
     lcbench.collapse(**keys, progress=False)
     shown = lcbench.report(runs, report_dir=tmp_path / "report", progress=False)
     assert shown.collapse is not None
