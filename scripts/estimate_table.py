@@ -29,7 +29,7 @@ OUT = Path(__file__).parents[1] / "results" / "bench" / "estimate.md"
 LEAST, MOST = 0.67, 1.5
 # Where texts of one's own are, in the folder of a request.
 OWN = "own"
-_OWN_DOCUMENTS = 60
+_OWN_DOCUMENTS = 40
 _TOOK = re.compile(r"estimated ([\d:]+), took ([\d:]+)")
 
 
@@ -65,13 +65,16 @@ class Row:
 
 def suites(window: int) -> Mapping[str, Sequence[str]]:
     """Return the overrides of each request."""
-    small = ["docs.documents=60", "docs.long_documents=20", "docs.clustering_sets=3"]
+    small = ["docs.documents=30", "docs.long_documents=8", "docs.clustering_sets=2"]
     return {
         "docs, limited": [
-            *("suite=docs", "tau=1", "limit=20", "docs.synthetic_documents=2", *small),
+            *("suite=docs", "tau=1", "limit=10", "docs.synthetic_documents=2", *small),
             f"model.window={window}",
         ],
-        "quick": ["sweep=quick", "tau=1", "limit=10", f"model.window={window // 2}"],
+        "quick": [
+            *("sweep=quick", "tau=1", "limit=5", "docs.documents=40", "docs.long_documents=10"),
+            f"model.window={window // 2}",
+        ],
         "own folder": [f"tasks=./{OWN}", "tau=1", f"model.window={window}"],
     }
 
