@@ -202,7 +202,7 @@ def test_a_report_has_tables_figures_and_a_page(measured: module.Collapses, tmp_
         str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()
     }
     tables = (
-        *("collapse", "changes", "sentences", "shift", "causes"),
+        *("collapse", "changes", "sentences", "weights", "shift", "causes"),
         *("retrieval", "search", "moderation"),
     )
     assert names == {

@@ -711,6 +711,7 @@ def test_the_page_of_collapse(collapse: Page, size: tuple[int, int], theme: str)
         "Mean cosine by length",
         "σ_a by layer and length",
         "Entropy of attention by layer and length",
+        "Attention on the first token by layer and length",
         "What each layer leaves of the differences between token vectors",
         "Figure 1b: Three lengths of one text",
         "Figure 1c: Mean cosine by length and τ",

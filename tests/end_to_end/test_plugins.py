@@ -117,7 +117,7 @@ def test_a_correction_is_fitted_by_the_package_and_known_by_its_version(
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(fitted.apply(rows), expected, atol=1e-5)
     for value, message in (
-        ({"standardise": {"strength": 1}}, "standardise takes power and on, not strength"),
+        ({"standardise": {"strength": 1}}, "standardise takes power, on, not strength"),
         ({"standardise": 0}, "power is not a whole number of at least 1"),
         ("standardize", "Did you mean standardise"),
     ):

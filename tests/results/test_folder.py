@@ -420,6 +420,8 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_key(tmp_path: Path) -
         ("texts", "d" * 40),
         ("pooling", "cls"),
         ("own_code", True),
+        ("dimensions", 128),
+        ("special_tokens", ("eos",)),
     ],
 )
 def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -> None:
@@ -444,7 +446,7 @@ def test_no_two_protocols_share_a_table(tmp_path: Path, name: str, other: Any) -
 
 def test_every_field_of_a_protocol_is_distinguished_above() -> None:
     fields = {"name", "prompts", "dtype", "splits", "subsets", "window", "texts", "pooling"}
-    assert set(asdict(PROTOCOL)) == fields | {"own_code", "limit"}
+    assert set(asdict(PROTOCOL)) == fields | {"own_code", "limit", "dimensions", "special_tokens"}
 
 
 @pytest.mark.parametrize(

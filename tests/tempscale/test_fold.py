@@ -18,7 +18,8 @@ from lcbench.tempscale.policy import parse
 # Relative to the largest hidden state, in float64. Measured: 3e-15; 1e-7 where transformers takes
 # the rotation of queries (ModernBERT) or the norms (Gemma) in float32 whatever the dtype.
 TOLERANCE = 1e-10
-FLOAT32_INSIDE = dict.fromkeys(("ModernBERT", "Gemma 2", "Gemma 3"), 1e-6)
+GEMMA_3 = ("Gemma 3", "Gemma 3, both directions")
+FLOAT32_INSIDE = dict.fromkeys(("ModernBERT", "Gemma 2", *GEMMA_3), 1e-6)
 BY_LAYER = {"layers": {0: 0.9, 1: 0.7}}
 OF_HEADS = {"heads": heads_file([BY_HEAD])}
 # The same in both layers, which may share a position bias.
@@ -29,7 +30,7 @@ SHARED = {"T5": "share one position bias", "MPNet": "share one position bias"} |
 }
 # Heads that share it.
 SHARED_BY_HEADS = {"Gemma 2": "the heads of Gemma2Model share one cap"} | dict.fromkeys(
-    ("Qwen3", "Gemma 3"), "normalises the queries of all heads with the same weights"
+    ("Qwen3", *GEMMA_3), "normalises the queries of all heads with the same weights"
 )
 
 
