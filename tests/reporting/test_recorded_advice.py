@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from read_cells import task_samples
 
+from lcbench.repair.repair import label_of
 from lcbench.reporting.advice import recommend_block, task_differences
 from lcbench.reporting.advice_text import sentences
 from lcbench.reporting.intervals import asked_cells
@@ -57,7 +58,7 @@ def test_the_page_has_what_the_cells_say(row: tuple[str, ...]) -> None:
     assert advice is not None
     assert found.policy is None
     assert (len(found.policies), advice.units) == (int(tried), int(units.replace(",", "")))
-    assert f"τ = {found.policies[advice.best]}" == best
+    assert label_of(found.policies[advice.best]) == best
     told = (advice.expected, advice.expected_low, advice.expected_high)
     assert told == pytest.approx((float(expected), float(low), float(high)), abs=0.0051)
     for place, policy in enumerate(found.policies):
@@ -67,7 +68,8 @@ def test_the_page_has_what_the_cells_say(row: tuple[str, ...]) -> None:
 
 
 def test_all_records_are_told_of() -> None:
-    assert [row[0] for row in ROWS] == ["demo", "minilm/docs", "minilm/repairs", "minilm/mirror"]
+    names = ("docs", "repairs", "mirror", "mirror_repairs")
+    assert [row[0] for row in ROWS] == ["demo", *(f"minilm/{name}" for name in names)]
 
 
 def test_the_demos_sentence() -> None:
