@@ -397,7 +397,11 @@ def test_all_sections_report_on_a_cpu(mirror: Path, tmp_path: Path) -> None:
     # Six architectures, of which MPNet has one back end here, T5 two and the others three, two of
     # them with kernels that are forced: one in each of three dtypes, one more in half precision.
     assert len(errors["rows"]) == 3 * (4 * 3 + 2 + 1 + 2) + 2 * 2
-    assert len(errors["heading"]) == 1 + 7
+    assert len(errors["heading"]) == 1 + 8
+    changed = found["exactness"]["errors of changed attention"]["rows"]
+    # Both architectures in three dtypes and three back ends; SelfExtend is for rotary models alone.
+    assert len(changed) == 2 * 3 * 3
+    assert [row[-1] == "–" for row in changed] == [True] * 9 + [False] * 9
     ways = ("device", "varlen on the device", "varlen and fp16x3 on the device")
     for name in [f"{way} and CPU" for way in ways]:
         assert found["minilm"][f"embeddings, {name}, largest difference"] <= 5e-6

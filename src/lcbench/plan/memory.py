@@ -38,12 +38,14 @@ class Memory:
     Attributes:
         weights: of the model, with the copies that the engine keeps.
         batches: what is in flight of all batches that are computed at once.
+        least: of the weights alone and one text, below which it cannot run.
         available: what the device has; None: unknown.
         tokens: length of the longest texts that this is for.
     """
 
     weights: float
     batches: float
+    least: float
     available: float | None
     tokens: int
 
@@ -54,12 +56,15 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has so much, as far as that is known."""
-        return self.available is None or self.needed <= self.available
+        """Whether the device has the least that it takes, as far as that is known.
+
+        What is needed beyond that is an estimate, and batches get smaller where memory runs out.
+        """
+        return self.available is None or self.least <= self.available
 
     def __str__(self) -> str:
         """Return it in words."""
-        of = "" if self.available is None else f" of {self.available:.0f}"
+        of = "" if self.available is None else f" of {self.available:.3g}"
         return (
             f"about {self.needed:.1f}{of} GiB of memory: weights {self.weights:.1f}, batches of "
             f"texts of {self.tokens:,} tokens {self.batches:.1f}, libraries {_LIBRARIES}"
@@ -92,40 +97,43 @@ def memory_of(
     size = _ITEM_BYTES[machine.dtype]
     windows = [known.window, *(one.encoding.window(known.window) for one in repairs)]
     tokens = max((one for one in windows if one is not None), default=_WITHOUT_LIMIT)
-    weights = known.parameters * size
+    plain = weights = known.parameters * size
     in_layers = known.layers * layer.weights * size
     if is_cpu and size == 4 and in_layers <= _LARGEST_COPY:
         weights += in_layers
     widths = _WIDE * known.hidden + _ATTENDED * layer.attended + _INNER * layer.inner
     in_batch = max(tokens, batch_tokens or (_CPU_TOKENS if is_cpu else _GPU_TOKENS))
-    batch = float(in_batch * widths * size)
+    one_text = float(tokens * widths * size)
     if layer.whole:
-        batch += _WHOLE_COPIES * (in_batch // tokens) * layer.heads * tokens**2 * size
+        one_text += _WHOLE_COPIES * layer.heads * tokens**2 * size
+    batch = one_text * in_batch / tokens
     lanes = machine.cores if is_cpu else 2
     return Memory(
         weights=weights / _GIB,
         batches=lanes * batch / _GIB,
+        least=(plain + one_text) / _GIB,
         available=_available(machine, card),
         tokens=tokens,
     )
 
 
 def check_memory(name: str, memory: Memory | None) -> None:
-    """Check that a model fits into the memory of its device.
+    """Check that a model can fit into the memory of its device.
 
     Args:
         name: the model's name.
         memory: what it takes; None: unknown.
 
     Raises:
-        RequestError: it does not.
+        RequestError: its weights and one text do not.
     """
     if memory is None or memory.fits:
         return
-    remedy = "a smaller model.window"
-    if memory.weights + _LIBRARIES > (memory.available or 0.0):
-        remedy = "protocol.dtype=bfloat16, or a device with more memory"
-    raise RequestError(f"{name} takes {memory}. Take {remedy}.")
+    raise RequestError(
+        f"{name} takes {memory}. Its weights and one text of {memory.tokens:,} tokens alone take "
+        f"{memory.least:.3g} GiB. Take a smaller model.window, protocol.dtype=bfloat16 or a device "
+        "with more memory."
+    )
 
 
 def _available(machine: Machine, card: str | None) -> float | None:
