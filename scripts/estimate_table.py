@@ -126,7 +126,12 @@ def measured(model: str, suite: str, words: Sequence[str]) -> Row:
             """Return what a command prints, and its peak of memory in GiB."""
             # This interpreter, with arguments of our own.
             with subprocess.Popen(  # noqa: S603
-                command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE
+                command,
+                cwd=place,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                stdout=subprocess.PIPE,
             ) as process:
                 printed = process.stdout.read() if process.stdout else ""
                 _, status, used = os.wait4(process.pid, 0)
