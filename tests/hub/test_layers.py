@@ -1,12 +1,11 @@
 """What a token costs in a layer, from configurations, is what the modules multiply with."""
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import tiny_transformer
 
 from lcbench.hub.layers import layer_of, parameters_in
@@ -73,8 +72,8 @@ def test_configurations_of_real_models(config: dict[str, Any], weights: int, cau
 def test_what_files_do_not_say_is_unknown(tmp_path: Path) -> None:
     assert layer_of({"hidden_size": 768, "num_attention_heads": 12}) is None
     assert parameters_in(tmp_path) is None
-    header = json.dumps({"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": []}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    weights = {"a": torch.zeros(3, 4, dtype=torch.bfloat16), "b": torch.zeros(())}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     assert parameters_in(tmp_path) == 13
     (tmp_path / "more.safetensors").write_bytes(b"nothing")
     assert parameters_in(tmp_path) == 13
