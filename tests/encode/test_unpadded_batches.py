@@ -20,6 +20,7 @@ from lcbench.encode.options import EngineSettings
 from lcbench.encode.tokens import Tokenizer
 from lcbench.encode.unpadded import pool_by_text, restore_pooling, use_unpadded
 from lcbench.hub.models import locate
+from lcbench.plan.machine import Machine
 from lcbench.repair.repair import Repair
 from lcbench.run.engines import load_for
 from lcbench.tempscale.policy import parse
@@ -131,6 +132,9 @@ def test_by_default_texts_are_padded_on_a_cpu_only(
         return load(located, device="cpu", dtype=dtype, attention=attention)
 
     monkeypatch.setattr("lcbench.encode.load.load", on_the_cpu)
+    # Whose memory is asked for: this machine has no such GPU.
+    here = Machine("a CPU", "cpu", 2, "float32")
+    monkeypatch.setattr("lcbench.plan.machine.machine_of", lambda engine, dtype: here)
     options = EngineSettings(device, None, None, compiled, attention)
     for architecture, said in (("bert", 0), ("t5", int(attention == "varlen"))):
         observer = Recorded()
