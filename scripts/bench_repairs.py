@@ -45,9 +45,12 @@ MINUTES = 4.5
 # A repair below it is named under the table.
 ENOUGH = 0.95
 # `max` is not for all tasks of the sweep; the others are, but most models have no such positions.
-_BESIDES = ({"chunks": "max"}, {"extend": {"linear": 1024}}, {"extend": {"yarn": 1024}})
-# For which a model of rotary positions is measured.
+_EXTENDING = ("linear", "yarn", "longrope", "window")
+_BESIDES = ({"chunks": "max"}, *({"extend": {one: 1024}} for one in _EXTENDING))
+# The methods that each model of rotary positions is measured with.
 _ROTARY = ("linear", "ntk", "yarn", "selfextend")
+_MORE_POSITIONS = ("window",)
+_LONGROPE = ("longrope",)
 _MIB = 2**20
 
 
@@ -213,18 +216,20 @@ def suitable(located: LocatedModel, kept: Callable[[Repair], bool]) -> list[Repa
     return list(found)
 
 
-def is_rotary(repair: Repair) -> bool:
-    """Return whether a repair is for rotary positions."""
-    return repair.extension is not None and repair.extension.method in _ROTARY
+def extends_by(methods: Sequence[str]) -> Callable[[Repair], bool]:
+    """Return what tells whether a repair is a context extension by one of some methods."""
+    return lambda repair: repair.extension is not None and repair.extension.method in methods
 
 
-def make_rotary(folder: Path, tokenizer: Path, **sizes: int) -> Path:
-    """Write a decoder with rotary positions for 512 tokens, of MiniLM's size, weights at random.
+def make_rotary(folder: Path, tokenizer: Path, **parameters: Any) -> Path:
+    """Write a decoder with rotary positions that reads 512 tokens, of MiniLM's size.
+
+    Its weights are random.
 
     Args:
-        folder: an existing one.
+        folder: of it; created.
         tokenizer: folder of the model whose tokenizer it has.
-        sizes: other sizes, by name in the configuration.
+        parameters: other values, by name in the configuration.
     """
     import shutil
 
@@ -237,7 +242,7 @@ def make_rotary(folder: Path, tokenizer: Path, **sizes: int) -> Path:
     torch.manual_seed(0)
     usual: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
     usual |= {"intermediate_size": 1024, "vocab_size": 30522, "pad_token_id": 0}
-    config = LlamaConfig(**{**usual, "max_position_embeddings": WINDOW, **sizes})
+    config = LlamaConfig(**{**usual, "max_position_embeddings": WINDOW, **parameters})
     LlamaModel(config).save_pretrained(folder / "transformer")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         shutil.copy(tokenizer / name, folder / "transformer" / name)
@@ -245,6 +250,18 @@ def make_rotary(folder: Path, tokenizer: Path, **sizes: int) -> Path:
     pooling = Pooling(transformer.get_embedding_dimension())
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "model"))
     return folder / "model"
+
+
+def longrope() -> dict[str, Any]:
+    """Return the parameters of longrope for 1024 positions, as if its factors had been searched."""
+    pairs = 16
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * pairs,
+        "long_factor": np.linspace(1, 2, pairs).tolist(),
+        "original_max_position_embeddings": WINDOW,
+    }
 
 
 def located_at(model: str, window: int) -> LocatedModel:
@@ -344,11 +361,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = texts_of(asked.documents, asked.long)
     minilm = located_at("minilm", WINDOW)
     with tempfile.TemporaryDirectory(prefix="lcbench-bench-") as name:
-        rotary = located_at(str(make_rotary(Path(name), minilm.folder)), WINDOW)
-        wanted = [
-            ("MiniLM", minilm, suitable(minilm, lambda repair: True)),
-            ("Rotary positions", rotary, suitable(rotary, is_rotary)),
+        more = {"max_position_embeddings": 2 * WINDOW}
+        models: list[tuple[str, LocatedModel, Callable[[Repair], bool]]] = [
+            ("MiniLM", minilm, lambda repair: True)
         ]
+        for title, parameters, methods in (
+            ("Rotary positions", {}, _ROTARY),
+            ("Rotary positions for twice the window", more, _MORE_POSITIONS),
+            ("Rotary positions of longrope", {**more, "rope_parameters": longrope()}, _LONGROPE),
+        ):
+            folder = make_rotary(Path(name) / methods[0], minilm.folder, **parameters)
+            models.append((title, located_at(str(folder), WINDOW), extends_by(methods)))
+        wanted = [(title, one, suitable(one, kept)) for title, one, kept in models]
         count = sum(len(repairs) for _, _, repairs in wanted)
         found = [
             (title, measure(located, repairs, texts, asked.minutes * len(repairs) / count))

@@ -88,12 +88,24 @@ def test_the_repairs_are_those_of_the_sweep_that_suit(minilm_folder: Path, tmp_p
     wanted = {"τ = 0.9", "centre", "attnscale=0.2", "pi=1024", "chunks max=512", "whiten=128"}
     assert wanted <= set(names)
     assert not {"ntk=1024", "τ = length_logn"} & set(names)
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    rotary = bench.make_rotary(tmp_path, minilm_folder, **small, intermediate_size=32)
-    found = bench.suitable(bench.located_at(str(rotary), 512), bench.is_rotary)
-    assert [str(one) for one in found] == [
-        "ntk=1024",
-        "selfextend=1024",
-        "linear=1024",
-        "yarn=1024",
-    ]
+    small: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small["intermediate_size"] = 32
+    more = {"max_position_embeddings": 1024}
+    for name, parameters, methods, expected in (
+        (
+            "rotary",
+            {},
+            ("linear", "ntk", "yarn", "selfextend", "window"),
+            ["ntk=1024", "selfextend=1024", "linear=1024", "yarn=1024"],
+        ),
+        ("more", more, ("window", "linear"), ["window=1024"]),
+        (
+            "longrope",
+            more | {"rope_parameters": bench.longrope()},
+            ("longrope",),
+            ["longrope=1024"],
+        ),
+    ):
+        folder = bench.make_rotary(tmp_path / name, minilm_folder, **small, **parameters)
+        found = bench.suitable(bench.located_at(str(folder), 512), bench.extends_by(methods))
+        assert [str(one) for one in found] == expected
