@@ -18,8 +18,10 @@ from lcbench.api.keywords import words_of
 from lcbench.cli import app
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.measures import files
+from lcbench.repair.repair import NO_REPAIR
 from lcbench.run import collapse as run
-from lcbench.run.reader import counter_of
+from lcbench.run.reader import counter_of, reader_of, subject_of
+from lcbench.system.observer import Observer
 
 SMALL: dict[str, Any] = {
     "passages": 30,
@@ -433,12 +435,17 @@ def test_a_model_that_does_not_pool_by_the_mean_is_said_to_weight_sentences(
     (one,) = found.measurements
     assert one.collapse.crowding is not None
     verdict = one.collapse.crowding.verdict
-    assert (verdict.effective is not None) == weighted
+    assert (verdict.weighted is not None) == weighted
+    assert one.collapse.pools_by_mean != weighted
     assert ("it does not pool by the mean" in found.headlines[0]) == weighted
     table = found.tables["weights"]
     assert (table["Effective sentences"] <= 2).all()
     assert np.allclose(table["First sentence"] + table["Last sentence"], 1)
-    if weighted:
-        (row,) = table[table["Sentences are"] == "sequential"].to_dict("records")
-        assert row["Effective sentences"] == pytest.approx(verdict.effective)
-        assert 1 <= verdict.effective <= 2
+    (row,) = table[table["Sentences are"] == "sequential"].to_dict("records")
+    if verdict.weighted is not None:
+        assert row["Effective sentences"] == pytest.approx(verdict.weighted.effective)
+        assert row["Explained"] == pytest.approx(verdict.weighted.explained)
+        assert 1 <= verdict.weighted.effective <= 2
+    # As figures are told.
+    with reader_of(model, "tiny", Observer()) as reader:
+        assert subject_of(reader, [NO_REPAIR], "1c").by_mean != weighted

@@ -1,5 +1,7 @@
 """Values by length and repair: intervals of the paper, differences within the same samples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from lcbench.measures.intervals import (
     intervals,
     means_by_interval,
 )
+from lcbench.reporting.figures.paper import panels_of, sentence_of
 
 RANDOM = np.random.default_rng(0)
 LENGTHS = np.repeat([20, 99, 100, 180, 250, 399], [30, 30, 20, 40, 29, 60])
@@ -145,6 +148,23 @@ def test_figures_show_what_a_model_does(pull: float, rises: bool) -> None:
     assert (panel.lines[0].change.high < 0) is rises
     assert [len(one.at) for one in figure.points] == [150, 150, 150]
     assert figure == make("1b", _subject(pull), material, options)
+
+
+@pytest.mark.parametrize("by_mean", [True, False])
+def test_averaging_is_the_most_where_a_model_does_not_pool_by_the_mean(by_mean: bool) -> None:
+    subject = replace(_subject(1.0), repairs=("τ = 1",), by_mean=by_mean)
+    options = FigureOptions(resamples=SAMPLES)
+    figure = make("1c", subject, Material(_documents()), options)
+    words = make("3", subject, Material(_documents()), options)
+    # A mean of word embeddings is a mean, whatever the model makes of its tokens.
+    assert (figure.panels[0].at_most, words.panels[0].at_most) == (not by_mean, False)
+    assert ("would give at most " in sentence_of(figure)) != by_mean
+    assert "would give at most " not in sentence_of(words)
+    (curves,) = panels_of([figure])
+    most = "averaging of independent parts that count alike (the most)"
+    plain = "averaging of independent parts"
+    assert curves.series[0].name == (plain if by_mean else most)
+    assert panels_of([words])[0].series[0].name == plain
 
 
 def test_figures_of_classes_need_labels_and_figure_12_only_a_window() -> None:

@@ -2,14 +2,47 @@
 
 from dataclasses import replace
 
+import pytest
 from collapse_texts import made_measurements
 
+from lcbench.measures.crowding import Weighted
+from lcbench.measures.estimates import Estimate
+from lcbench.measures.files import Measurement
 from lcbench.reporting.collapse import headlines_of
+from lcbench.reporting.figures.collapse import by_length
 from lcbench.reporting.tables.collapse import tables_of
 
 
-def test_a_report_says_what_length_does_to_retrieval() -> None:
-    made = made_measurements()
+@pytest.fixture(scope="module")
+def made() -> list[Measurement]:
+    return made_measurements()
+
+
+def test_a_model_that_does_not_pool_by_the_mean_is_shown_as_such(made: list[Measurement]) -> None:
+    one = made[0]
+    assert one.collapse.crowding is not None
+    weighted = Weighted(2.93, 0.29, Estimate(-0.06, -0.08, -0.04), Estimate(0.01, -0.01, 0.03))
+    verdict = replace(one.collapse.crowding.verdict, weighted=weighted)
+    crowding = replace(one.collapse.crowding, verdict=verdict)
+    other = replace(one, collapse=replace(one.collapse, crowding=crowding))
+    names = [by_length([some])[0].series[0].name for some in (one, other, made[-1])]
+    most = "averaging of independent parts that count alike (the most)"
+    # Of a matrix it is not known.
+    assert names == ["averaging of independent parts", most, most]
+    (said,) = (table.notes for table in tables_of([other]) if table.name == "collapse")
+    assert (
+        "τ = 1: k 2.9, explained 29 %, length itself at its lowest -0.060 (-0.080 to -0.040), at "
+        "its highest +0.010 (-0.010 to +0.030)."
+    ) in said[0]
+    assert (
+        "The weights explain 29 % of the embeddings' variance; allowing for the rest, length "
+        "itself adds -0.060 (-0.080 to -0.040) at least and +0.010 (-0.010 to +0.030) at most."
+    ) in headlines_of([other])[0]
+    (plain,) = (table.notes for table in tables_of([one]) if table.name == "collapse")
+    assert plain == ()
+
+
+def test_a_report_says_what_length_does_to_retrieval(made: list[Measurement]) -> None:
     lines = headlines_of(made)
     assert sum("of pairs, a longer one above a shorter" in line for line in lines) == 2
     tables = {table.name: table for table in tables_of(made)}

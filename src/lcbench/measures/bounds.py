@@ -16,7 +16,8 @@ the bound is exceeded already by independent logits of σ_s = 1. For those σ_a 
 have at most the rank of a head, and their σ_a falls to about σ_s/√(size of a head) only.
 
 All of that is of attention without a mask. Under a causal mask even attention has a σ_a that rises
-with n (`attention.causal_sigma_a`), and independent logits have no less.
+with n (`attention.causal_sigma_a`), and independent logits have about as much or more on average,
+though single draws of σ_s ≤ 1 may have less.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float32]
 
-COLLAPSE_VERSION = 4
+COLLAPSE_VERSION = 5
 """Raised by hand whenever the same texts and embeddings would give other numbers."""
 
 # Neighbours of which hubs are counted.
@@ -185,6 +185,11 @@ class Collapse:
     retrieval: Retrieval | None = None
     without_retrieval: str = ""
     weights: tuple[WeightsByCount, ...] = ()
+
+    @property
+    def pools_by_mean(self) -> bool:
+        """Whether the model is known to pool by the mean; of a matrix it is not known."""
+        return self.crowding is not None and self.crowding.verdict.weighted is None
 
 
 @dataclass(frozen=True)
@@ -407,20 +412,18 @@ class Embeddings:
         }
         weights: list[WeightsByCount] = []
         pooled: dict[Condition, dict[int, ArrayLike]] = {}
+        sentences: dict[Condition, dict[int, ArrayLike]] = {}
         for name, by_count in passages.sentences.items():
-            pooled[name] = {}
+            pooled[name], sentences[name] = {}, {}
             for count, texts in by_count.items():
-                # Of each text: [sentences, dimensions].
-                parts = [self.of(text) for text in texts]
-                one = weights_of(np.stack(parts), joined[name][count])
+                # [texts, sentences, dimensions]
+                parts = np.stack([self.of(text) for text in texts])
+                one = weights_of(parts, joined[name][count])
                 weights.append(WeightsByCount(name, count, one))
-                shares = np.asarray(one.shares)
-                pooled[name][count] = np.stack(
-                    [rows.mean(axis=0) if by_mean else shares @ rows for rows in parts]
-                )
-        own = {one.sentences: one.weights for one in weights if one.condition == "sequential"}
+                pooled[name][count] = parts.mean(axis=1)
+                sentences[name][count] = parts
         single = self.of(passages.single)
-        return Embedded(single, joined, pooled, None if by_mean else own), tuple(weights)
+        return Embedded(single, joined, pooled, None if by_mean else sentences), tuple(weights)
 
 
 def measure(
@@ -464,7 +467,7 @@ def measure(
             passages.pooled,
             options.resamples,
             options.seed,
-            passages.weights,
+            passages.sentences,
         ),
         change=compared,
         by_length=by_length,

@@ -4,7 +4,8 @@ Means of k independent sentence embeddings are closer to each other the larger k
 cosines with length alone does not prove length collapse. The mean cosine of texts of k sentences is
 therefore compared with that of the means of their sentences' embeddings, under three conditions:
 the first sentence repeated, the sentences that follow it, and random sentences. Means are weighted
-as the model weights sentences, if it does not pool by the mean (`weighting`).
+as the model weights sentences, if it does not pool by the mean (`weighting`); the verdict then
+allows for what the weights do not explain.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from lcbench.errors import RequestError
+from lcbench.measures.averages import WeightedDraws, averaged, mean_cosines, weighted_draws
 from lcbench.measures.estimates import RESAMPLES, Estimate, resampled, spread
 from lcbench.measures.geometry import unit
-from lcbench.measures.weighting import Weights
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -47,14 +48,14 @@ class Embedded(NamedTuple):
         single: of the first sentences alone, shape (texts, dimensions).
         joined: of the texts, by condition and number of sentences.
         pooled: means of their sentences' embeddings, by condition and number of sentences.
-        weights: those that the means of sequential texts are weighted by, by number of sentences;
-            None: all sentences count alike.
+        sentences: these embeddings themselves, shape (texts, sentences, dimensions), if the model
+            does not pool by the mean; None: all sentences count alike.
     """
 
     single: ArrayLike
     joined: Mapping[Condition, Mapping[int, ArrayLike]]
     pooled: Mapping[Condition, Mapping[int, ArrayLike]]
-    weights: Mapping[int, Weights] | None = None
+    sentences: Mapping[Condition, Mapping[int, ArrayLike]] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,23 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Weighted:
+    """How a model that does not pool by the mean weights sentences, and what that leaves open.
+
+    Attributes:
+        effective: number of sentences that, counting alike, average as much (`weighting`).
+        explained: share of the variance of the texts' embeddings that the weights explain.
+        lowest: `Verdict.length`, were averaging the most that the weights leave possible.
+        highest: the same, were it the least; equal to `lowest` if the weights explain everything.
+    """
+
+    effective: float
+    explained: float
+    lowest: Estimate
+    highest: Estimate
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a model collapses, and the components of the rise of cosines with length.
 
@@ -83,7 +101,8 @@ class Verdict:
 
     Attributes:
         collapses: "yes": `length` is significantly above 0 and at least `MARGIN`; "no": it is
-            smaller than `MARGIN` with 97.5 % confidence; else "cannot be told".
+            smaller than `MARGIN` with 97.5 % confidence; else "cannot be told". Of a model that
+            does not pool by the mean "yes" is said of `weighted.lowest`, and "no" of `.highest`.
         sentences: number of sentences, k, of the longest texts.
         single: mean cosine of single sentences.
         joined: mean cosine of texts of k consecutive sentences.
@@ -93,9 +112,8 @@ class Verdict:
         length: rise beyond the means of the texts' own sentences.
         repeated: rise if one sentence is repeated, which averaging does not cause.
         random: rise beyond averaging if the sentences are drawn at random.
-        effective: number of sentences that average as much as the model's own weights of all
-            (`weighting`), by which `averaging` and `length` are then meant; None: the model pools
-            by the mean, and all k sentences count alike.
+        weighted: how the model weights sentences, by which `averaging` and `length` are then meant;
+            None: it pools by the mean, and all k sentences count alike.
     """
 
     collapses: Answer
@@ -108,16 +126,21 @@ class Verdict:
     length: Estimate
     repeated: Estimate
     random: Estimate
-    effective: float | None = None
+    weighted: Weighted | None = None
 
     def __str__(self) -> str:
-        """Return the verdict in three sentences."""
+        """Return the verdict in three sentences, or four of a model with weights."""
         verb = "rises" if self.rise.value >= 0 else "falls"
-        weighted = ""
-        if self.effective is not None:
+        weighted = allowed = ""
+        if (found := self.weighted) is not None:
             weighted = (
                 ", weighted as the model weights them (it does not pool by the mean; as much as "
-                f"{self.effective:.1f} that count alike),"
+                f"{found.effective:.1f} that count alike),"
+            )
+            allowed = (
+                f" The weights explain {100 * found.explained:.0f} % of the embeddings' variance; "
+                f"allowing for the rest, length itself adds {_signed(found.lowest)} at least and "
+                f"{_signed(found.highest)} at most."
             )
         return (
             f"Collapses: {self.collapses}. From 1 to {self.sentences} sentences the mean cosine "
@@ -125,7 +148,7 @@ class Verdict:
             f"independent sentences{weighted} explains {self.averaging.value:+.2f}, that sentences "
             f"of a text are alike {self.content.value:+.2f}, length itself {_signed(self.length)}. "
             f"Beyond averaging, a repeated sentence adds {_signed(self.repeated)}, sentences at "
-            f"random {_signed(self.random)}."
+            f"random {_signed(self.random)}.{allowed}"
         )
 
 
@@ -138,7 +161,7 @@ class Crowding:
         texts: number of texts at each k.
         cosines: mean cosine by condition, one entry per k.
         averaging: mean cosine of the means of the same texts' sentence embeddings, by condition,
-            weighted as `Verdict.effective` says; for a repeated sentence, that of the sentence
+            weighted as `Verdict.weighted` says; for a repeated sentence, that of the sentence
             alone, whatever the weights.
         independent: mean cosine of means of k independent sentences, one entry per k.
         excess: `cosines` − `averaging`.
@@ -215,7 +238,7 @@ def crowding(
     pooled: Mapping[Condition, Mapping[int, ArrayLike]],
     resamples: int = RESAMPLES,
     seed: int = 0,
-    weights: Mapping[int, Weights] | None = None,
+    sentences: Mapping[Condition, Mapping[int, ArrayLike]] | None = None,
 ) -> Crowding:
     """Measure how texts crowd together as sentences are joined, and return the verdict.
 
@@ -228,14 +251,15 @@ def crowding(
             sentences, each embedded alone.
         resamples: number of bootstrap samples over texts.
         seed: seed of the bootstrap.
-        weights: those by which the means of sequential texts are weighted, by number of sentences;
-            None: all sentences count alike. Samples do not estimate them anew.
+        sentences: for sequential and random texts, the embeddings of their sentences, shape (texts,
+            k, dimensions), by which the model's weights are estimated, in each sample anew; None:
+            it pools by the mean, and all sentences count alike.
 
     Raises:
         RequestError: a condition or a k is missing, shapes differ, fewer than 30 texts, or values
             that are not finite.
     """
-    drawn = _drawn(Embedded(single, joined, pooled, weights), resamples, seed)
+    drawn = _drawn(Embedded(single, joined, pooled, sentences), resamples, seed)
     texts = drawn.texts
     parts = {name: spread(values, drawn.texts_of(name)) for name, values in drawn.parts.items()}
 
@@ -249,13 +273,24 @@ def crowding(
         averaging=estimates(drawn.averaging),
         independent=_estimates(drawn.independent, texts),
         excess=estimates(drawn.excess),
-        verdict=Verdict(
-            answer(parts["length"]),
-            drawn.counts[-1],
-            **parts,
-            effective=None if weights is None else drawn.effective[-1],
-        ),
+        verdict=_verdict(drawn, parts),
     )
+
+
+def _verdict(drawn: _Drawn, parts: Mapping[str, Estimate]) -> Verdict:
+    count = drawn.counts[-1]
+    if drawn.weighted is None:
+        return Verdict(answer(parts["length"]), count, weighted=None, **parts)
+    joined = drawn.cosines["sequential"][-1]
+    # The most averaging leaves the least to length.
+    lowest, highest = (
+        spread(joined - averages, drawn.texts)
+        for averages in (drawn.weighted.most, drawn.weighted.least)
+    )
+    weighted = Weighted(
+        float(drawn.weighted.effective[0]), float(drawn.weighted.explained[0]), lowest, highest
+    )
+    return Verdict(answer(lowest, highest), count, weighted=weighted, **parts)
 
 
 def change(
@@ -296,15 +331,15 @@ class _Drawn:
         cosines: mean cosines of texts, arrays of shape (1 + samples,).
         averaging: the same of means of their sentences' embeddings.
         independent: the same if sentences were independent.
-        effective: numbers of sentences that, counting alike, would average as much.
+        weighted: of sequential texts of the most sentences; None: all sentences count alike.
     """
 
     rows: Mapping[str, int]
     counts: tuple[int, ...]
-    effective: tuple[float, ...]
     cosines: Mapping[Condition, list[Draws]]
     averaging: Mapping[Condition, list[Draws]]
     independent: list[Draws]
+    weighted: WeightedDraws | None = None
 
     @property
     def texts(self) -> int:
@@ -352,6 +387,7 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
     cosines: dict[Condition, list[Draws]] = {}
     averaging: dict[Condition, list[Draws]] = {}
     texts: dict[str, int] = {}
+    weighted: list[WeightedDraws] = []
     for name in CONDITIONS:
         least = len(first) if name == "sequential" else FEWEST
         rows = _matching("joined", joined, name, counts, first, least)
@@ -363,12 +399,45 @@ def _drawn(embedded: Embedded, resamples: int, seed: int) -> _Drawn:
         averaging[name] = [alone] * len(cosines[name])
         if name != "repeated":
             means = _matching("pooled", embedded.pooled, name, counts, first, texts[name])
-            averaging[name] = [alone, *(mean_cosines(one[: texts[name]], drawn) for one in means)]
-    effective = (1.0, *map(float, counts))
-    if embedded.weights is not None:
-        effective = (1.0, *(embedded.weights[count].effective for count in counts))
-    independent = [averaged(cosines["sequential"][0], count) for count in effective]
-    return _Drawn(texts, (1, *counts), effective, cosines, averaging, independent)
+            averages = [mean_cosines(one[: texts[name]], drawn) for one in means]
+            if embedded.sentences is not None:
+                found = [
+                    weighted_draws(
+                        _sentences(embedded.sentences, name, count, one), one, drawn, equal
+                    )
+                    for count, one, equal in zip(counts, rows, averages, strict=True)
+                ]
+                averages = [one.cosine for one in found]
+                weighted = found if name == "sequential" else weighted
+            averaging[name] = [alone, *averages]
+    effective = [one.effective for one in weighted] or counts
+    alone = cosines["sequential"][0]
+    independent = [alone, *(averaged(alone, count) for count in effective)]
+    return _Drawn(
+        texts,
+        (1, *counts),
+        cosines,
+        averaging,
+        independent,
+        weighted[-1] if weighted else None,
+    )
+
+
+def _sentences(
+    given: Mapping[Condition, Mapping[int, ArrayLike]],
+    name: Condition,
+    count: int,
+    joined: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the unit embeddings of texts' sentences, shape (texts, sentences, dimensions)."""
+    parts = np.asarray(given.get(name, {}).get(count, ()))
+    texts, dimensions = joined.shape
+    if parts.shape[1:] != (count, dimensions) or len(parts) < texts:
+        raise RequestError(
+            f"sentences[{name!r}][{count}] has the shape {parts.shape}: expected {texts} texts of "
+            f"{count} sentences, shape {(texts, count, dimensions)}"
+        )
+    return unit(parts[:texts].reshape(-1, dimensions)).reshape(texts, count, dimensions)
 
 
 def cosine_by_length(
@@ -438,11 +507,16 @@ def cosine_by_length(
     )
 
 
-def answer(excess: Estimate) -> Answer:
-    """Return whether an excess over averaging means a collapse: yes, no or unclear."""
+def answer(excess: Estimate, highest: Estimate | None = None) -> Answer:
+    """Return whether an excess over averaging means a collapse: yes, no or unclear.
+
+    Args:
+        excess: the excess, or the lowest that it may be.
+        highest: the highest that it may be; None: it is known but for its interval.
+    """
     if excess.low > 0 and excess.value >= MARGIN:
         return "yes"
-    return "no" if excess.high < MARGIN else "cannot be told"
+    return "no" if (highest or excess).high < MARGIN else "cannot be told"
 
 
 def _matching(
@@ -476,28 +550,6 @@ def _matching(
 
 def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
-
-
-def averaged(cosine: Draws, count: float) -> Draws:
-    """Return `averaged_cosine` of the mean cosine in each sample, shape (samples,)."""
-    found: Draws = count * cosine / (1 + (count - 1) * cosine)
-    return found
-
-
-def mean_cosines(rows: NDArray[np.float64], drawn: Draws) -> Draws:
-    """Return the mean cosine of pairs of different texts in each sample, shape (samples,).
-
-    Args:
-        rows: embeddings of length 1, shape (texts, dimensions).
-        drawn: how often each text is in each sample, shape (samples, texts).
-
-    A text that is drawn twice does not form a pair with itself, whose cosine would be 1.
-    """
-    totals = drawn @ rows
-    squares = (drawn**2).sum(axis=1)
-    pairs = drawn.sum(axis=1) ** 2 - squares
-    cosines: Draws = ((totals**2).sum(axis=1) - squares) / pairs
-    return cosines
 
 
 def _estimates(values: Sequence[Draws], texts: int) -> tuple[Estimate, ...]:

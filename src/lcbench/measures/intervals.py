@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.errors import RequestError
-from lcbench.measures.crowding import FEWEST, averaged, mean_cosines
+from lcbench.measures.averages import averaged, mean_cosines
+from lcbench.measures.crowding import FEWEST
 from lcbench.measures.estimates import Estimate, resampled, spread
 from lcbench.measures.geometry import unit
 
@@ -74,6 +75,7 @@ class Panel:
         lines: one for each repair, the baseline first.
         averaging: mean cosines if longer texts were averages of more independent parts; empty for
             other quantities.
+        at_most: whether averaging may give less than that, since parts need not count alike.
     """
 
     quantity: str
@@ -81,6 +83,7 @@ class Panel:
     places: tuple[Place, ...]
     lines: tuple[Line, ...]
     averaging: tuple[Estimate, ...] = ()
+    at_most: bool = False
 
 
 def intervals(
@@ -118,6 +121,8 @@ def cosines_by_interval(
     parts: Mapping[str, NDArray[np.int64]],
     resamples: int,
     seed: int = 0,
+    *,
+    by_mean: bool = True,
 ) -> Panel:
     """Return the mean pairwise cosine of the texts of each interval: Figures 1c and 3.
 
@@ -127,6 +132,8 @@ def cosines_by_interval(
         parts: which texts are in each interval (`intervals`).
         resamples: bootstrap samples over texts.
         seed: of the bootstrap.
+        by_mean: whether the embeddings are means of tokens that count alike; else averaging gives
+            at most what the panel has.
 
     Raises:
         RequestError: as `geometry.unit`.
@@ -148,6 +155,7 @@ def cosines_by_interval(
         places,
         lines_of(values, counts),
         tuple(map(spread, averaging, counts)),
+        at_most=not by_mean,
     )
 
 

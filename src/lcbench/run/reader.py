@@ -369,6 +369,7 @@ def subject_of(reader: Reader, repairs: Sequence[Repair], number: Number) -> Sub
             named[repair], texts, what(repair)
         ),
         traced=traced,
+        by_mean=pools_by_mean(reader.loaded),
     )
 
 

@@ -38,18 +38,30 @@ def by_sentences(measurements: Sequence[Measurement]) -> list[Curves]:
 def by_length(measurements: Sequence[Measurement]) -> list[Curves]:
     """Return a panel a model and task: a line a τ over bins by length, Figure 1c of the paper."""
     panels = []
-    for heading, group in groupby(ordered(measurements), key=heading_of):
+    for heading, rows in groupby(ordered(measurements), key=heading_of):
+        group = list(rows)
         known = [(repair_of(one), one.collapse.by_length) for one in group]
         members = [(policy, found) for policy, found in known if found is not None]
         if members:
             bins = members[0][1].bins
+            at_most = not all(one.collapse.pools_by_mean for one in group)
             names = [length_range(part.shortest, part.longest) for part in bins]
             lines = [
-                ("averaging of independent parts", [part.averaging for part in bins]),
+                (averaging_line(at_most=at_most), [part.averaging for part in bins]),
                 *((policy, [part.cosine for part in found.bins]) for policy, found in members),
             ]
             panels.append(_panel(heading, heading, "tokens", names, names, lines))
     return panels
+
+
+def averaging_line(*, at_most: bool) -> str:
+    """Return the name of what averaging gives texts by their length.
+
+    Args:
+        at_most: whether it may give less, as of a model that does not pool by the mean.
+    """
+    alike = " that count alike (the most)" if at_most else ""
+    return f"averaging of independent parts{alike}"
 
 
 def _panel(

@@ -11,6 +11,7 @@ from lcbench.measures.estimates import Estimate
 from lcbench.measures.figures import Number, PaperFigure
 from lcbench.measures.intervals import Line, Panel
 from lcbench.measures.position import FACTS, collapse_index, indices
+from lcbench.reporting.figures.collapse import averaging_line
 from lcbench.reporting.figures.panels import Curves, Point, Series
 from lcbench.reporting.tables.measurements import signed
 
@@ -138,7 +139,8 @@ def _seen(figure: PaperFigure, shown: _Shown) -> str:
     )
     if panel.averaging:
         rise = panel.averaging[-1].value - baseline.values[0].value
-        text += f", where averaging independent parts would give {rise:+.3f}"
+        most = "at most " if panel.at_most else ""
+        text += f", where averaging independent parts would give {most}{rise:+.3f}"
     return text + "".join(
         f"; {line.name} changes that of the longest by {signed(line.against[-1])}"
         for line in others
@@ -249,7 +251,8 @@ def _curves(figure: PaperFigure) -> list[Curves]:
         ]
         if panel.averaging:
             averaging = tuple(map(_point, names, panel.averaging))
-            series.insert(0, Series("averaging of independent parts", at, averaging, None, heading))
+            name = averaging_line(at_most=panel.at_most)
+            series.insert(0, Series(name, at, averaging, None, heading))
         title = f"{heading}: {panel.quantity}" if len(figure.panels) > 1 else heading
         found.append(
             Curves(

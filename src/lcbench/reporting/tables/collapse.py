@@ -52,7 +52,10 @@ _ABOUT_VERDICT = (
 _WEIGHTED = (
     "A model that does not pool by the mean does not average all sentences alike. Its averages are "
     "therefore weighted means, by the weights that its own embeddings have of each sentence, and "
-    "k is the number of sentences that average as much counting alike, 1 / Σ w²: "
+    "k is the number of sentences that average as much counting alike, 1 / Σ w². The weights "
+    "explain a share of the texts' variance; for the rest of it averaging may be less or more, so "
+    "that it collapses only if length itself is above 0.02 at its lowest, and does not only if it "
+    "is below at its highest: "
 )
 _ABOUT_WEIGHTS = (
     "The embedding of a text as a weighted mean of those of its sentences, each embedded alone: "
@@ -145,10 +148,12 @@ def _verdicts(measurements: Sequence[Measurement]) -> Table:
     ]
     header = ("Repair", "Collapses", "Sentences", *_PARTS.values())
     weighted = [
-        f"{heading_of(one)}, {repair_of(one)} {verdict.effective:.1f}"
+        f"{heading_of(one)}, {repair_of(one)}: k {found.effective:.1f}, explained "
+        f"{100 * found.explained:.0f} %, length itself at its lowest {signed(found.lowest)}, at "
+        f"its highest {signed(found.highest)}"
         for one in measurements
         if one.collapse.crowding is not None
-        and (verdict := one.collapse.crowding.verdict).effective is not None
+        and (found := one.collapse.crowding.verdict.weighted) is not None
     ]
     return Table(
         "collapse",
