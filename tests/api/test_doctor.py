@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -130,3 +131,21 @@ def test_nothing_heavy_is_imported() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_folder_below_one_that_may_not_be_entered_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `Path.exists` before Python 3.14, for another user than root."""
+
+    def denied(path: Path) -> bool:
+        if "closed" in path.parts and path.name != "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.path.exists(path)  # noqa: PTH110
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place).name != "closed")
+    found = doctor._folder("cache", tmp_path / "closed" / "of" / "mine", "KEY=PATH")
+    assert (found.state, found.remedy) == ("warning", "choose one: KEY=PATH")
+    assert found.found.endswith("mine cannot be written")

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 import lcbench
 from lcbench.api.recommend import Recommended
 from lcbench.cli import app
-from lcbench.errors import RequestError
+from lcbench.errors import LcbenchError, RequestError
 
 QUIET: dict[str, Any] = {"offline": True, "progress": False, "store": "none", "engine.scoring": 0}
 REPAIRS = [{"tau": 0.9}, {"tau": 0.5}, {"gain": {"ffn": 0.5}}]
@@ -158,7 +158,8 @@ def test_no_model_is_written_if_none_is_recommended(
         ({"out": "new.json"}, "a model is written into a folder.*method=entropy"),
         ({"texts": 30}, "texts=30 is not a key of method=choose"),
         ({"device": "cpu"}, "device=cpu is not a key of method=choose: engine.device="),
-        ({"track": "wandb"}, "track=wandb: `lcbench tune` runs here"),
+        ({"track": "wandb"}, "track=wandb: a recommendation is not tracked. Run the same"),
+        ({"models": ["minilm"]}, r"models=.* a repair is recommended for one model: model=NAME"),
         ({"across": "queries"}, "across=queries is not one of: auto, texts, tasks"),
         ({"resamples": 0}, "resamples=0: a recommendation needs intervals"),
         ({"method": "entropy", "tau": 0.9}, "tau=0.9 is not a key of method=entropy"),
@@ -203,6 +204,115 @@ def test_too_few_texts_are_refused_with_how_many_are_needed(
             across="tasks",
             **keys,
         )
+    assert not (tmp_path / "runs").exists()
+
+
+def write_folder(folder: Path, documents: int, queries: int, name: str = "") -> Path:
+    """Write a retrieval task in BEIR's layout; query i asks for document i, modulo their number."""
+    (folder / "qrels").mkdir(parents=True)
+    rows = {
+        "corpus": [{"_id": str(i), "text": f"Text {i} of {name}."} for i in range(documents)],
+        "queries": [{"_id": str(i), "text": f"What is text {i}?"} for i in range(queries)],
+    }
+    for path, of_file in rows.items():
+        lines = "".join(f"{json.dumps(one)}\n" for one in of_file)
+        (folder / f"{path}.jsonl").write_text(lines, encoding="utf-8")
+    judged = "".join(f"{i}\t{i % documents}\t1\n" for i in range(queries))
+    head = "query-id\tcorpus-id\tscore\n"
+    (folder / "qrels" / "test.tsv").write_text(head + judged, encoding="utf-8")
+    return folder
+
+
+def test_too_few_that_share_nothing_are_found_once_all_are_scored(
+    tmp_path: Path, make_model: Any
+) -> None:
+    # Two queries of each document depend on each other.
+    tasks = write_folder(tmp_path / "mine", documents=20, queries=40)
+    keys = {"tau": 0.9, "results_dir": tmp_path / "runs", **QUIET}
+    with pytest.raises(RequestError, match=r"30 independent .* are needed .* there are 20\.$"):
+        lcbench.tune(make_model("bert"), tasks=tasks, **keys)
+    assert (tmp_path / "runs").exists()
+
+
+def test_items_are_counted_once(tmp_path: Path, make_model: Any) -> None:
+    keys = {"model": make_model("bert"), "tau": 0.9, "results_dir": tmp_path / "runs", **QUIET}
+    pairs = [
+        {"sentence1": f"text {i}", "sentence2": f"other {i}", "score": i % 5} for i in range(20)
+    ]
+    lines = "".join(f"{json.dumps(one)}\n" for one in pairs)
+    (tmp_path / "pairs.jsonl").write_text(lines, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"30 .* are needed .* there are at most 20\.$"):
+        lcbench.tune(tasks=tmp_path / "pairs.jsonl", **keys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_labelled_texts_are_enough_though_clusters_have_no_items(
+    tmp_path: Path, make_model: Any
+) -> None:
+    rows = [
+        {"text": f"{word} number {i}", "label": word}
+        for i in range(60)
+        for word in ("array", "plot", "matrix")
+    ]
+    lines = "".join(f"{json.dumps(one)}\n" for one in rows)
+    (tmp_path / "mine.jsonl").write_text(lines, encoding="utf-8")
+    keys = {"tau": 0.9, "results_dir": tmp_path / "runs", **QUIET}
+    tuned = lcbench.tune(make_model("bert"), tasks=tmp_path / "mine.jsonl", **keys)
+    assert tuned.content["left_out"] == ["own-mine-clustering"]
+    assert tuned.content["tasks"] == ["own-mine-classification"]
+    assert "Avg is without own-mine-clustering, whose items are not known." in str(tuned)
+
+
+def test_a_repair_that_the_model_does_not_obey_is_left_out(
+    tmp_path: Path, make_model: Any, texts: Path
+) -> None:
+    """ALBERT has one layer, which all places share."""
+    progress = Recorded()
+    asked = {"repairs": [{"tau": 0.9}, {"tau": {"layers": {1: 0.8}}}], **QUIET}
+    keys = {"results_dir": tmp_path / "runs", "tasks": texts, **asked, "progress": progress}
+    tuned = lcbench.tune(make_model("albert"), **keys)
+    assert [one["repair"] for one in tuned.content["tried"]] == ["0.9"]
+    (warning,) = (one for one in progress.warnings if "left out" in one)
+    assert warning.startswith("τ = layers_0=1,1=0.8 is left out: ")
+    assert "shared by layers of different temperatures" in warning
+    with pytest.raises(RequestError, match=r"τ = layers_0=1,1=0\.8: .* is shared by layers"):
+        lcbench.tune(make_model("albert"), **keys, leave_out_unsuited=False)
+
+
+def test_recommendations_do_not_replace_each_other(
+    found: tuple[Recommended, Path], make_model: Any, texts: Path
+) -> None:
+    tuned, runs = found
+    keys = {"repairs": REPAIRS[:1], "results_dir": runs, "tasks": texts, **QUIET}
+    other = lcbench.tune(make_model("bert"), **keys)
+    assert other.path != tuned.path
+    assert json.loads(tuned.path.read_text(encoding="utf-8"))["repair"] == tuned.repair
+
+
+def test_queries_that_test_and_choice_share_are_refused(tmp_path: Path, make_model: Any) -> None:
+    for name in ("a", "b"):
+        write_folder(tmp_path / name, 40, 40, name)
+    keys = {"tau": 0.9, "results_dir": tmp_path / "runs", **QUIET}
+    with pytest.raises(RequestError, match=r"40 of its 80 texts are among those .* “What is"):
+        lcbench.tune(make_model("bert"), tasks=tmp_path / "a", test=tmp_path / "b", **keys)
+
+
+def test_a_recommendation_is_kept_if_what_follows_fails(
+    tmp_path: Path, make_model: Any, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> str:
+        raise LcbenchError("no room")
+
+    monkeypatch.setattr("lcbench.api.recommend._export", failing)
+    progress = Recorded()
+    keys = {"repairs": REPAIRS[:2], "results_dir": tmp_path / "runs", **QUIET}
+    with pytest.raises(LcbenchError, match="no room"):
+        lcbench.tune(
+            make_model("bert"), tmp_path / "out", tasks=texts, **{**keys, "progress": progress}
+        )
+    (path,) = (tmp_path / "runs" / "report").glob("tune-*.json")
+    assert "as it is" in progress.text or ": ship " in progress.text
+    assert f"Written to {path}" in progress.text
 
 
 def test_texts_that_test_and_choice_share_are_refused(
@@ -212,6 +322,6 @@ def test_texts_that_test_and_choice_share_are_refused(
     path = write_texts(tmp_path / "test.jsonl", 40, first=1000)
     path.write_text(path.read_text(encoding="utf-8") + "\n".join(lines[:3]) + "\n")
     keys = {"tau": 0.9, "results_dir": tmp_path / "runs", **QUIET}
-    with pytest.raises(RequestError, match=r"3 of its 43 texts are among those .* such as “"):
+    with pytest.raises(RequestError, match=r"6 of its 86 texts are among those .* such as “"):
         lcbench.tune(make_model("bert"), tasks=texts, test=path, **keys)
     assert not (tmp_path / "runs").exists()

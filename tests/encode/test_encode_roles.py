@@ -1,5 +1,7 @@
 """Texts reach the model as its makers mean: the role, lengths by role, truncated embeddings."""
 
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,9 +15,11 @@ from observers import Recorded
 
 from lcbench.api.evaluate import carry_out
 from lcbench.encode.load import load
+from lcbench.encode.options import EngineSettings
 from lcbench.encode.roles import check_routes, depends_on_role
 from lcbench.errors import RequestError
 from lcbench.hub.models import locate
+from lcbench.run.engines import load_for
 from lcbench.run.runner import Runner
 from lcbench.settings.read import read
 
@@ -266,3 +270,40 @@ def test_a_run_refuses_a_model_whose_queries_have_no_attention(
     assert list(outcome.refused) == ["local/m"]
     assert "queries through StaticEmbedding, which has no attention" in outcome.refused["local/m"]
     assert not list((tmp_path / "r").rglob("DocstringReranking.json"))
+
+
+def test_texts_that_become_messages_of_a_chat_are_said(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    def loaded(folder: Path) -> tuple[list[str], Any]:
+        observer = Recorded()
+        located = locate(settings(folder), offline=True)
+        options = EngineSettings("cpu", None, 0, False)
+        model, _ = load_for(located, options, dtype="float32", device="cpu", observer=observer)
+        return observer.warnings, model
+
+    folder = make_model("qwen3")
+    assert loaded(folder)[0] == []
+    inner = shutil.copytree(folder, tmp_path / "inner")
+    template = "{% for m in messages %}[CLS] be kind {{ m.content }} [SEP]{% endfor %}"
+    (inner / "chat_template.jinja").write_text(template, encoding="utf-8")
+    # As whoever makes an embedder of a language model does, which states the chat in its files.
+    transformer = Transformer(str(inner), max_seq_length=48)
+    made = SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu")
+    made.save(str(tmp_path / "chat"))
+    warnings, model = loaded(tmp_path / "chat")
+    (warning,) = warnings
+    read = model.tokenizer.decode(model.preprocess(["a text"])["input_ids"][0])
+    assert "be kind a text" in read
+    assert ": “a text” is 6 tokens, not 4. A model that was made for plain texts needs" in warning
+    # One that an older version has saved, without a word of chats, reads texts as before.
+    shutil.copy(inner / "chat_template.jinja", tmp_path / "chat" / "chat_template.jinja")
+    path = tmp_path / "chat" / "sentence_bert_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert "message" in config.pop("modality_config")
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert loaded(tmp_path / "chat")[0] == []

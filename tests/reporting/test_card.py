@@ -195,3 +195,19 @@ def test_a_card_whose_metadata_cannot_be_read(
     assert app.run(["card", "results_dir=runs", "out=README.md"]) == 2
     assert "out: the metadata of the card cannot be read" in capsys.readouterr().err
     assert Path("README.md").read_text(encoding="utf-8").startswith("---\nmodel-index: [{}]")
+
+
+def test_a_card_is_of_one_revision(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    again = replace(cell(), revision="e" * 40)
+    results.write(again, outcome(again, 0.25))
+    assert app.run(["card", "results_dir=runs"]) == 2
+    message = capsys.readouterr().err
+    assert "models=model: results of 2 revisions are here" in message
+    assert "e" * 40 in message
+
+
+def test_no_interval_accounts_for_the_choice_where_there_is_none(results: Results) -> None:
+    results.write(cell(Constant(0.9)), outcome(cell(Constant(0.9)), 0.6))
+    text = card("resamples=0").text
+    assert "τ = 0.8 is the best of 2 tried on the same data." in text
+    assert "accounts for this choice" not in text

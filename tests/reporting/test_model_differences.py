@@ -41,11 +41,16 @@ DOCUMENTS, QUERIES = 24, 3  # per document
 def pairs(
     scores: Mapping[str, Mapping[str, float]], conditions: Mapping[str, Mapping[str, str]] | None
 ) -> ModelPairs:
-    """Return the pairs of models with these scores by task, under further conditions by model."""
+    """Return the pairs of models with these scores by task.
+
+    Further conditions are by model (`b`), or by model and task (`b, B`).
+    """
+    of = conditions or {}
     rows = frame(
         *(
             cell(
-                "1", task, score, COLUMNS[task], f"org/{model}", **(conditions or {}).get(model, {})
+                *("1", task, score, COLUMNS[task], f"org/{model}"),
+                **{**of.get(model, {}), **of.get(f"{model}, {task}", {})},
             )
             for model, of_model in scores.items()
             for task, score in of_model.items()
@@ -200,6 +205,15 @@ def test_a_missing_task_is_missing_and_not_averaged_around() -> None:
         ["Avg", f"{100 * np.mean([a[task].mean() for task in a]):.2f}", *"–––––"]
     ]
     assert ["Rerank", "B", f"{100 * a['B'].mean():.2f}", *"–––––"] in rows
+
+
+def test_a_condition_of_one_task_alone_is_told() -> None:
+    random = np.random.default_rng(4)
+    a = scores_of(random, "AB")
+    world = {"a": a, "b": better(random, a, 0.1)}
+    found = compared(world, conditions={"b, B": {"torch": "3"}})
+    told = "Differs between the models: version of torch: unknown (a); 3 and unknown (b)."
+    assert told in found.notes
 
 
 def test_scores_of_other_data_are_not_compared() -> None:

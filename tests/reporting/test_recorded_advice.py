@@ -5,16 +5,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from read_cells import task_samples
+from recommended import recommended
 
 from lcbench.repair.repair import label_of
-from lcbench.reporting.advice import recommend_block, task_differences
 from lcbench.reporting.advice_text import sentences
-from lcbench.reporting.intervals import asked_cells
 from lcbench.reporting.score_table import AVERAGE, Block
-from lcbench.reporting.select import select_folder
 from lcbench.reporting.statistics import Recommendation
-from lcbench.reporting.task_intervals import link_tasks, task_items
 from lcbench.results.folder import Results
 from lcbench.tuning.options import Across
 
@@ -28,26 +24,7 @@ ROWS = re.findall(
 @cache
 def recorded(name: str, across: Across | None = None) -> tuple[Recommendation, Block]:
     """The recommendation of recorded cells, and the model's block of their table."""
-    cells = Results(ROOT / "results" / name / "cells")
-    selected = select_folder(cells, None, ROOT, pytest.fail)
-    (table,) = selected.tables
-    (block,) = table.blocks
-    asked = asked_cells(table, selected.scores)
-    items = {
-        task: task_items(own, task_samples(files for _, files in own.values()))
-        for task, own in asked.items()
-    }
-    linked = link_tasks(items)
-    differences = {
-        task: task_differences(
-            task,
-            {place: score for place, (score, _) in own.items()},
-            items[task],
-            linked.clusters[task],
-        )
-        for task, own in asked.items()
-    }
-    return recommend_block(table, block, differences, linked.families, across), block
+    return recommended(Results(ROOT / "results" / name / "cells"), ROOT, across)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])

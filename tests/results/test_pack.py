@@ -177,3 +177,32 @@ def test_quick_looks_and_other_models_are_not_packed(
     assert "models=BAAI/bge-base-en-v1.5: there are no results" in capsys.readouterr().err
     assert app.run(["pack", "results_dir=runs"]) == 2
     assert "out needs a path" in capsys.readouterr().err
+
+
+def test_a_pack_of_several_protocols_says_so(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = replace(cell(), task="STS12", protocol=replace(PROTOCOL, pooling="cls"))
+    results.write(of, outcome(of, 0.25))
+    assert app.run(["pack", "results_dir=runs", "repairs=1", "out=pack"]) == 0
+    shown = capsys.readouterr().out
+    assert "protocols whose pooling and prompts and window differ from mteb's" in shown
+    keys = sorted((PROTOCOL.key, of.protocol.key))
+    said = f"results of one model under 2 protocols (some/model: {keys[0]}, {keys[1]})"
+    assert f"{said}: protocols= takes one" in shown
+
+
+def test_a_pack_is_not_among_the_results(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["pack", "results_dir=runs", "out=runs/pack"]) == 2
+    assert "out=runs/pack is in results_dir=runs, whose reports" in capsys.readouterr().err
+    assert not (results.folder / "pack").exists()
+
+
+def test_an_empty_list_of_digests_is_no_pack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "SHA256SUMS").write_text("", encoding="utf-8")
+    assert app.run(["pack", f"check={tmp_path}"]) == 2
+    assert "SHA256SUMS lists no files." in capsys.readouterr().err

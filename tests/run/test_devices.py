@@ -94,9 +94,13 @@ def test_fewer_devices_than_asked_for_are_one_message(
 
 @pytest.mark.parametrize("value", [0, -1, True, "some", [], [0, 0], [-1], [1.5], 2.0, {"a": 1}])
 def test_the_key_has_few_values(value: Any) -> None:
-    with pytest.raises(RequestError, match=r"engine.devices=.* is neither all, nor a number"):
+    with pytest.raises(
+        RequestError, match=r"engine.devices=.* is neither all or spread, nor a number"
+    ):
         devices_of(value)
-    assert [devices_of(one) for one in (None, "all", 4, [0, 2])] == [None, "all", 4, (0, 2)]
+    assert [devices_of(one) for one in (None, "all", "spread", 4, [0, 2])] == [
+        *(None, "all", "spread", 4, (0, 2))
+    ]
 
 
 def test_an_engine_is_written_as_keys() -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
+from importlib.machinery import BuiltinImporter, ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,7 +37,7 @@ class WithRuns(ModuleType):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.__spec__ = ModuleSpec(name, None)
+        self.__spec__ = ModuleSpec(name, BuiltinImporter)
         self.began: dict[str, Any] = {}
         self.metrics: dict[str, float] = {}
         self.tables: dict[str, pd.DataFrame] = {}
@@ -176,14 +176,17 @@ def test_a_tracker_that_exits_or_never_answers(
 
 
 def test_what_is_not_installed_is_refused_before_the_run(
-    asked: dict[str, Any], tmp_path: Path
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = {**asked, "results_dir": tmp_path}
+    new = {**asked, "results_dir": tmp_path / "runs"}
+    # A folder that the package has left can be imported as well.
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RequestError, match="track=wandb needs a package: pip install wandb"):
         lcbench.evaluate(**new, track="wandb", progress=Recorded())
     with pytest.raises(RequestError, match=r"track=tensorboard is not one of: trackio, wandb"):
         lcbench.evaluate(**new, track="tensorboard", progress=Recorded())
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture

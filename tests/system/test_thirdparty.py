@@ -364,3 +364,29 @@ def test_the_metrics_of_summaries() -> None:
         },
     )
     assert scores["cosine_spearman"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], ["ham", "spam"]])
+def test_two_labels_of_any_name_have_the_scores_of_no_and_yes(labels: list[Any]) -> None:
+    from odd_tasks import RareLabels
+
+    tested, predicted = [0, 1, 1, 0, 1, 0], [0, 1, 2, 1, 1, 0]
+    plain = RareLabels()._calculate_scores(tested, predicted)
+    third = 7 if labels[0] == 0 else "toast"
+    named = [[[*labels, third][one] for one in numbers] for numbers in (tested, predicted)]
+    task: Any = RareLabels()
+    with pytest.raises(ValueError, match="pos_label=1 is not a valid label"):
+        task._calculate_scores(*named)
+    thirdparty.score_any_two_labels(task)
+    assert task._calculate_scores(*named) == plain
+    assert task._calculate_scores(tested, predicted) == plain
+    # Not of three labels, nor of other types of tasks.
+    assert task._calculate_scores(named[1], named[1])["ap"] is None
+
+
+def test_several_labels_of_a_text_stay_as_they_are() -> None:
+    from odd_tasks import SeveralLabels
+
+    task: Any = SeveralLabels()
+    thirdparty.score_any_two_labels(task)
+    assert "_calculate_scores" not in vars(task)

@@ -231,12 +231,13 @@ def _folders(results_dir: Path) -> Iterator[Check]:
 def _folder(name: str, folder: Path, key: str, *, essential: bool = False) -> Check:
     """Return whether a folder can be written, or made, and its size."""
     folder = folder.expanduser().absolute()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    # Where the folder above may not be entered, `Path.exists` raises.
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         state: State = "missing" if essential else "warning"
         return Check("folders", name, state, f"{folder} cannot be written", f"choose one: {key}")
     free = shutil.disk_usage(there).free
-    used = size_of(folder) if folder.exists() else "not made yet"
+    used = size_of(folder) if folder == there else "not made yet"
     found = f"{folder} ({used}, {size(free)} free)"
     if free < _LEAST_FREE:
         return Check("folders", name, "warning", found, f"little room: {key} on another disk")

@@ -106,6 +106,7 @@ def options_of(settings: Settings) -> RunOptions:
         offline=settings.offline,
         retries=settings.retries,
         cell_minutes=settings.cell_minutes,
+        leaves_out=settings.leave_out_unsuited,
     )
 
 
@@ -235,7 +236,7 @@ def evaluate(
     with composed("config", words, config_dir) as config:
         settings = compose_settings(config)
         track = track_of(config["track"])
-    if settings.engine.devices is not None:
+    if settings.engine.devices is not None and not settings.engine.is_spread:
         raise RequestError(
             "engine.devices: for commands, not for Python; device=cuda uses all GPUs from one "
             "process."

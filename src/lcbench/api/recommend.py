@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from lcbench.settings.tune import ChooseSettings
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
+    from lcbench.tasks.source import Part
     from lcbench.tuning.recommend import Advice
 
-FILE = "tune.json"
-"""The file of a recommendation, in the folder of its report."""
+FILE = "tune-{}.json"
+"""The file of a recommendation, in the folder of its report, by a digest of what it is based on."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,12 @@ def recommend_asked(
     from lcbench.system.files import write_atomically
 
     settings = compose_settings(config, "tune")
-    if len(settings.models) > 1:
-        raise RequestError("models=: a repair is recommended for one model: model=NAME.")
     if settings.label == "run":
         settings = replace(settings, label="tune")
     if asked.repairs is not None:
         settings = replace(settings, repairs=asked.repairs)
     _refuse(settings, asked)
+    _refuse_few(settings, asked)
     test = None if asked.test is None else _test_of(config, settings, asked, observer)
     outcome = carry_out(settings, observer, stop=stop)
     _check(outcome)
@@ -100,13 +101,24 @@ def recommend_asked(
     repair = next(
         (cell.repair for cell in outcome.cells if cell.repair.canonical == found.policy), None
     )
-    if test is not None and repair is not None:
-        content["test"], line = _tested(replace(test, repairs=(NO_REPAIR, repair)), asked, observer)
-        lines.append(line)
-    path = report.folder / FILE
-    write_atomically(path, json.dumps({"lcbench": __version__, **content}, indent=2) + "\n")
-    if asked.out is not None:
-        lines.append(_export(settings, repair, asked.out, observer))
+    path = report.folder / FILE.format(_digest(report, asked))
+
+    def write() -> None:
+        write_atomically(path, json.dumps({"lcbench": __version__, **content}, indent=2) + "\n")
+
+    write()
+    try:
+        if test is not None and repair is not None:
+            asked_again = replace(test, repairs=(NO_REPAIR, repair))
+            content["test"], line = _tested(asked_again, asked, observer, stop)
+            lines.append(line)
+            write()
+        if asked.out is not None:
+            lines.append(_export(settings, repair, asked.out, observer))
+    except LcbenchError:
+        # What was found before is not lost.
+        observer.say("\n".join([*lines, f"Written to {path}"]))
+        raise
     return Recommended(
         repair=found.policy,
         expected=(advice.expected, advice.expected_low, advice.expected_high),
@@ -116,6 +128,12 @@ def recommend_asked(
         out=asked.out if repair is not None else None,
         tables=(tried_table(found, advice, rows),),
     )
+
+
+def _digest(report: Report, asked: ChooseSettings) -> str:
+    """Return a digest of the cells that a recommendation is based on, and of how it is made."""
+    based_on = [*sorted(report.cells), str(asked.across), str(asked.resamples), str(asked.seed)]
+    return hashlib.sha256("\n".join(based_on).encode()).hexdigest()[:8]
 
 
 def _refuse(settings: Settings, asked: ChooseSettings) -> None:
@@ -140,6 +158,50 @@ def _refuse(settings: Settings, asked: ChooseSettings) -> None:
                 f"out={asked.out}: {repair} could be recommended and not be written: {error} "
                 "Without out= it is compared with the others."
             ) from error
+
+
+def _refuse_few(settings: Settings, asked: ChooseSettings) -> None:
+    """Refuse tasks that have too few texts or queries, as far as that is known before scoring.
+
+    Raises:
+        RequestError: saying how many are needed, and how many there are at most.
+    """
+    from lcbench.tasks.suites import resolve_all
+    from lcbench.tuning.recommend import FEWEST, FEWEST_TASKS
+
+    protocol = settings.protocol
+    parts = resolve_all(
+        settings.tasks, protocol.splits, protocol.subsets, settings.sources, protocol.limit
+    ).values()
+    needed, what, most = FEWEST, "independent texts or queries", 0
+    if asked.across == "tasks":
+        needed, what, most = FEWEST_TASKS, "tasks that share no texts", len(parts)
+    else:
+        for part in parts:
+            if (count := _most_items(part)) is None:
+                return
+            most += count
+    if most < needed:
+        there = f"{'is' if most == 1 else 'are'} {'at most ' if most > 1 else ''}{most}"
+        raise RequestError(
+            f"tasks={shown([part.name for part in parts])}: {needed} {what} are needed to choose a "
+            f"repair, and there {there}."
+        )
+
+
+def _most_items(part: Part) -> int | None:
+    """Return how many items a task has at most: queries, pairs or texts; None: unknown."""
+    from lcbench.tasks.source import searches
+
+    if part.source.origin is None or (texts := part.texts()) is None:
+        return None
+    kind = part.source.kind(part.name)
+    if searches(kind):
+        return sum(one.count for one in texts if one.role == "query")
+    if kind in ("STS", "PairClassification"):
+        return max((one.count for one in texts), default=0)
+    # Those that a classifier is fitted on are not scored.
+    return sum(one.count for one in texts if not one.drawn_rows)
 
 
 def _check(outcome: Outcome) -> None:
@@ -240,7 +302,8 @@ def _test_of(
 
 
 def _texts(settings: Settings, window: int | None, observer: Observer) -> set[str]:
-    """Return the documents of a request's tasks."""
+    """Return the documents and queries of a request's tasks."""
+    from lcbench.hub.contents import queries_in
     from lcbench.run.checks import fetch_missing
     from lcbench.run.measuring import load_texts
     from lcbench.tasks.suites import resolve_all
@@ -256,13 +319,14 @@ def _texts(settings: Settings, window: int | None, observer: Observer) -> set[st
             task, texts = load_texts(
                 part.at(window), settings.mirror, unverified_data=settings.unverified_data
             )
+            every = [*texts, *queries_in(task)]
             task.unload_data()
-            found |= {text.strip() for text in texts if text.strip()}
+            found |= {text.strip() for text in every if text.strip()}
     return found
 
 
 def _tested(
-    settings: Settings, asked: ChooseSettings, observer: Observer
+    settings: Settings, asked: ChooseSettings, observer: Observer, stop: Stop | None
 ) -> tuple[dict[str, Any], str]:
     """Score the recommended repair on tasks that had no part in the choice.
 
@@ -273,7 +337,7 @@ def _tested(
     from lcbench.reporting.score_table import AVERAGE, BASELINE
     from lcbench.reporting.text import signed
 
-    outcome = carry_out(settings, observer)
+    outcome = carry_out(settings, observer, stop=stop)
     _check(outcome)
     report = _report(settings, outcome, asked, observer, advises=False)
     found = report.findings.score_tables[0]

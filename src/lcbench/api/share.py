@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lcbench.settings.share import CardSettings, PackSettings, SharedResults
 
 # Values of a protocol whose results are comparable with those of mteb's repository.
-_OF_MTEB = {"prompts": "registry", "dtype": "float32", "window": None, "dimensions": None}
+_OF_MTEB = {
+    **{"prompts": "registry", "dtype": "float32", "window": None, "dimensions": None},
+    **{"pooling": None, "special_tokens": None},
+}
 
 
 def card_asked(settings: CardSettings, warn: Callable[[str], None]) -> str:
@@ -108,8 +111,13 @@ def pack_asked(settings: PackSettings, warn: Callable[[str], None]) -> Packed:
         raise NoResultsError(f"results_dir={asked.results_dir} has no results to pack.")
     cells = sorted(set(scores["files"]), key=lambda cell: cell.result)
     files = placed(results.folder, cells)
+    if settings.folder.absolute().is_relative_to(results.folder.absolute()):
+        raise RequestError(
+            f"out={settings.folder} is in results_dir={asked.results_dir}, whose reports would "
+            "read the pack too; choose another folder."
+        )
     write_pack(files, settings.folder)
-    return Packed(settings.folder, len(files), len(cells), tuple(_remarks(scores)))
+    return Packed(settings.folder, len(files), len(cells), tuple(_remarks(scores, results.folder)))
 
 
 def card(
@@ -236,7 +244,7 @@ def _chosen(
     return scores
 
 
-def _remarks(scores: pd.DataFrame) -> list[str]:
+def _remarks(scores: pd.DataFrame, folder: Path) -> list[str]:
     """Return what mteb's results repository will not accept as it is, a line each."""
     from lcbench.hub.cache import is_commit
     from lcbench.tasks.registry import registry
@@ -263,4 +271,11 @@ def _remarks(scores: pd.DataFrame) -> list[str]:
             f"protocols whose {' and '.join(sorted(differing))} differ from mteb's: run with "
             "protocol=leaderboard"
         )
+    for model, of_model in scores.groupby("model"):
+        keys = sorted({file.result.relative_to(folder).parts[0] for file in of_model["files"]})
+        if len(keys) > 1:
+            lines.append(
+                f"results of one model under {len(keys)} protocols ({model}: {', '.join(keys)}): "
+                "protocols= takes one"
+            )
     return lines

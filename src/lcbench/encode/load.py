@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
 from lcbench.hub.kinds import refuse_own_code
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def load(
-    located: LocatedModel, *, device: str, dtype: str, attention: str | None = None
+    located: LocatedModel,
+    *,
+    device: str,
+    dtype: str,
+    attention: str | None = None,
+    spread: bool = False,
 ) -> SentenceTransformer:
     """Load a located model in evaluation mode, its window set.
 
@@ -26,6 +31,7 @@ def load(
         dtype: `float32`, `float16` or `bfloat16`.
         attention: an implementation of `transformers`; None: what it takes by itself, sdpa where
             the architecture has it. With flash_attention_2 texts are not padded.
+        spread: let accelerate spread its layers over all GPUs; `device` is the first.
 
     Raises:
         RequestError: it has no safetensors weights, or not this attention; its checkpoint lacks
@@ -54,7 +60,7 @@ def load(
         with load_reports() as reports, load_warnings() as warnings:
             model = SentenceTransformer(
                 str(located.folder),
-                device=device,
+                device=None if spread else device,
                 trust_remote_code=located.settings.trust_remote_code,
                 local_files_only=True,
                 truncate_dim=located.dimensions,
@@ -65,6 +71,7 @@ def load(
                     "use_safetensors": True,
                     "torch_dtype": getattr(torch, dtype),
                     **({} if attention is None else {"attn_implementation": attention}),
+                    **({"device_map": "auto"} if spread else {}),
                 },
             )
     # What a broken or foreign folder makes of the loading code is of no certain kind.
@@ -79,6 +86,7 @@ def load(
             f"({type(error).__name__}: {error}). Only safetensors weights are read"
             + ("." if attention is None else f"; engine.attention={attention} was requested.")
         ) from error
+    _refuse_offloaded(located.name, model)
     refuse_replaced(located.name, warnings)
     refuse_incomplete(located.name, reports, model)
     _check_tokenizer(located, model)
@@ -110,6 +118,22 @@ def load(
                 weight.data = weight.data.clone()
     check_unchanged(located)
     return model.eval()
+
+
+def _refuse_offloaded(name: str, model: SentenceTransformer) -> None:
+    """Refuse a model of which accelerate has left layers out of the devices' memory.
+
+    Raises:
+        RequestError: it would be loaded from memory or disk for every batch.
+    """
+    transformer: Any = model[0]
+    places = getattr(getattr(transformer, "model", None), "hf_device_map", None) or {}
+    where = {str(one) for one in places.values()}
+    if where & {"cpu", "disk"} and where != {"cpu"}:
+        raise RequestError(
+            f"engine.devices=spread: {name} does not fit into the memory of all GPUs together. "
+            "Take protocol.dtype=bfloat16, or GPUs that nothing else uses."
+        )
 
 
 def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:

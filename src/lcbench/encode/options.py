@@ -25,7 +25,8 @@ class EngineSettings:
             None: `varlen` on a GPU where the model allows it, elsewhere the choice of
             `transformers`.
         devices: a process for each GPU (`all`), for the first so many, or for those of these
-            numbers; None: one process.
+            numbers; `spread`: one process, with one copy of the model over all GPUs; None: one
+            process.
         fuse_qkv: whether queries, keys and values are computed in one product.
         fp32: how float32 products with weights are computed: `ieee`, or `fp16x3`, by products in
             half precision.
@@ -36,9 +37,21 @@ class EngineSettings:
     scoring: int | None
     compile: bool
     attention: str | None = None
-    devices: Literal["all"] | int | tuple[int, ...] | None = None
+    devices: Literal["all", "spread"] | int | tuple[int, ...] | None = None
     fuse_qkv: bool = False
     fp32: str = "ieee"
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether one copy of the model is spread over all GPUs."""
+        return self.devices == "spread"
+
+    @property
+    def devices_written(self) -> str:
+        """The value of `engine.devices` as it is written."""
+        if isinstance(self.devices, tuple):
+            return f"[{','.join(map(str, self.devices))}]"
+        return str(self.devices)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,22 @@ def depends_on_role(model: SentenceTransformer) -> bool:
     )
 
 
+def tokens_of_chat(model: SentenceTransformer) -> tuple[int, int] | None:
+    """Return how many tokens a short text has as a message of a chat, and by itself.
+
+    None: sentence-transformers reads texts as they are, and not by the chat template of the
+    tokenizer. It goes by one if the model's files do not say otherwise.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    first: Any = model[0]
+    if not isinstance(first, Transformer) or "message" not in first.modality_config:
+        return None
+    text = "a text"
+    as_message: Any = model.preprocess([text])["input_ids"]
+    return as_message.numel(), len(first.tokenizer(text)["input_ids"])
+
+
 def lengths_by_role(model: SentenceTransformer) -> dict[str, int | None]:
     """Return the windows of a model by role; None: the window of all texts.
 

@@ -198,6 +198,17 @@ def documents_in(task: AbsTask) -> list[str]:
     return texts
 
 
+def queries_in(task: AbsTask) -> list[str]:
+    """Return the queries of a loaded task, if it has any, but for conversations."""
+    return [
+        text
+        for column in _columns(task)
+        if column.kind == "turns" and column.statistics == "queries_text"
+        for text in column.values.to_pylist()
+        if isinstance(text, str)
+    ]
+
+
 def training_texts_in(task: AbsTask) -> list[str]:
     """Return the texts of a loaded task's training split; none if it declares none."""
     return [

@@ -276,6 +276,7 @@ def _memory(
         repairs={cell.repair for cell in left.cells},
         batch_tokens=settings.engine.batch_tokens,
         card=card,
+        spread=settings.engine.is_spread,
     )
     if found is None:
         return []
@@ -297,12 +298,12 @@ def _sized(part: Part, settings: Settings) -> Part:
 
 def _sharing(engine: EngineSettings) -> int:
     """Return how many GPUs of this machine share the cells, with a process each."""
-    if engine.devices is None:
+    if engine.devices is None or engine.is_spread:
         return 1
     found = len(devices_of(engine.device))
     if isinstance(engine.devices, int):
         return min(engine.devices, found)
-    return found if engine.devices == "all" else len(engine.devices)
+    return len(engine.devices) if isinstance(engine.devices, tuple) else found
 
 
 def _located(settings: Settings, model: ModelSettings) -> LocatedModel | None:

@@ -78,6 +78,7 @@ def memory_of(
     repairs: Iterable[Repair] = (),
     batch_tokens: int | None = None,
     card: str | None = None,
+    spread: bool = False,
 ) -> Memory | None:
     """Return the memory that a model takes; None: its files do not say.
 
@@ -89,6 +90,7 @@ def memory_of(
         repairs: that it runs under; some read more tokens of a text.
         batch_tokens: tokens of a batch; None: as the engine chooses.
         card: a GPU of `system.cards` in the machine's place.
+        spread: whether the model is spread over all GPUs of the machine.
     """
     layer = known.layer
     if layer is None or known.parameters is None:
@@ -112,7 +114,7 @@ def memory_of(
         weights=weights / _GIB,
         batches=lanes * batch / _GIB,
         least=(plain + one_text) / _GIB,
-        available=_available(machine, card),
+        available=_available(machine, card, spread=spread),
         tokens=tokens,
     )
 
@@ -136,15 +138,17 @@ def check_memory(name: str, memory: Memory | None) -> None:
     )
 
 
-def _available(machine: Machine, card: str | None) -> float | None:
+def _available(machine: Machine, card: str | None, *, spread: bool) -> float | None:
     if card is not None:
-        return MEMORY[card]
+        # Of several there is more, but nobody has said how many.
+        return None if spread else MEMORY[card]
     if machine.kind == "cpu":
         return memory_gib()
     if machine.kind == "cuda":
         import torch
 
         if torch.cuda.is_available():
-            whole: int = torch.cuda.get_device_properties(machine.device).total_memory
+            devices = range(torch.cuda.device_count()) if spread else [machine.device]
+            whole = sum(torch.cuda.get_device_properties(one).total_memory for one in devices)
             return whole / _GIB
     return None

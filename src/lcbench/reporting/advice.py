@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.reporting.notes import listed
-from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable, distance
+from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, distance
 from lcbench.reporting.statistics import Recommendation
 from lcbench.tasks.suites import averaged_columns
 from lcbench.tuning.recommend import FEWEST, FEWEST_TASKS, LEAST_CHANGED, Part, recommend
@@ -123,9 +123,9 @@ def recommend_block(
 ) -> Recommendation:
     """Return the recommendation for a model.
 
-    The score is `Avg`: the mean over columns of the mean over their tasks. Independent units are
-    clusters of items that share texts, each with its items in all tasks; or, across tasks, families
-    of tasks that share items.
+    The score is `Avg`: the mean over columns of the mean over their tasks, of which those are left
+    out whose items are not known. Independent units are clusters of items that share texts, each
+    with its items in all tasks; or, across tasks, families of tasks that share items.
 
     Args:
         table: the table.
@@ -133,36 +133,49 @@ def recommend_block(
         differences: by task, then by label (`task_differences`).
         families: name of each task's family of tasks that share items.
         across: what it is cross-validated over; None: tasks, if there are `FEWEST_TASKS`
-            independent ones, otherwise texts.
+            independent ones and more than one in each column, otherwise texts.
         seed: seed of folds and draws.
     """
     averaged = averaged_columns([column.name for column in table.columns])
-    columns = [column.tasks for column in table.columns if column.name in averaged]
-    tasks = tuple(task for of_column in columns for task in of_column)
+    every = [column.tasks for column in table.columns if column.name in averaged]
+    of_model = {
+        task: one
+        for of_column in every
+        for task in of_column
+        if (one := differences.get(task, {}).get(block.label)) is not None
+    }
+    columns = [known for of_column in every if (known := [t for t in of_column if t in of_model])]
+    tasks = tuple(of_model)
+    left_out = tuple(task for of_column in every for task in of_column if task not in of_model)
     independent = len({families.get(task, task) for task in tasks})
-    chosen: Across = across or ("tasks" if independent >= FEWEST_TASKS else "texts")
-    of_model = {task: differences.get(task, {}).get(block.label) for task in tasks}
+    # How such a column varies from task to task cannot be seen.
+    alone = [
+        of_column[0]
+        for of_column in columns
+        if len({families.get(task, task) for task in of_column}) == 1
+    ]
+    enough = independent >= FEWEST_TASKS and not alone
+    chosen: Across = across or ("tasks" if enough else "texts")
     policies = sorted(
         (
             policy
             for policy in block.policies
-            if policy != BASELINE
-            and all(one is not None and policy in one.policies for one in of_model.values())
+            if policy != BASELINE and all(policy in one.policies for one in of_model.values())
         ),
         key=distance,
     )
     found = Recommendation(
-        block.label, block.model, block.revision, block.window, tuple(policies), tasks, chosen, None
+        *(block.label, block.model, block.revision, block.window, tuple(policies), tasks, chosen),
+        advice=None,
+        left_out=left_out,
     )
-    raw = block.scores[BASELINE][AVERAGE]
-    unknown = [task for task, one in of_model.items() if one is None]
-    if unknown:
-        return replace(found, why=f"the items of {listed(unknown)} are not known")
+    if not of_model:
+        return replace(found, why=f"the items of {listed(left_out)} are not known")
     if not policies:
         return replace(found, why="no repair has results of all tasks")
+    raw = _average([[block.scores_of(task)[BASELINE] for task in one] for one in columns])
     by_column = [
-        [_of_policies(one, policies) for task in of_column if (one := of_model[task]) is not None]
-        for of_column in columns
+        [_of_policies(of_model[task], policies) for task in of_column] for of_column in columns
     ]
     if chosen == "tasks":
         names = [[families.get(task, task) for task in of_column] for of_column in columns]
@@ -184,6 +197,12 @@ def recommend_block(
         there = f"there {'is' if units == 1 else 'are'} {units}"
         why = f"{least} {kind} are needed to choose a repair, and {there}"
         return replace(found, why=why)
+    if chosen == "tasks" and alone:
+        why = (
+            f"how gains vary from task to task is unknown where a column has one task: "
+            f"{listed(alone)}. Take across=texts"
+        )
+        return replace(found, why=why)
     if raw is None or raw <= 0:
         return replace(found, why="the baseline is not above 0")
     parts = [_scaled(part, 1 / len(columns), 100 / (raw / 100)) for part in parts]
@@ -191,6 +210,17 @@ def recommend_block(
     return replace(
         found, advice=recommend(parts, seed=seed, few=few, changed=1 if few else LEAST_CHANGED)
     )
+
+
+def _average(columns: Sequence[Sequence[float | None]]) -> float | None:
+    """Return the mean over columns of the mean over their tasks; None: a score is missing."""
+    total = 0.0
+    for column in columns:
+        for score in column:
+            if score is None:
+                return None
+            total += score / len(column) / len(columns)
+    return total
 
 
 def _of_policies(one: TaskDifferences, policies: Sequence[str]) -> list[Part]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lcbench.repair.repair import label_of, parts_of
+from lcbench.reporting.notes import listed
 from lcbench.reporting.score_table import AVERAGE, word_of
 from lcbench.reporting.statistics import Uncertainty
 from lcbench.reporting.table import Section, Table, formatted, improvement, name
@@ -33,11 +34,12 @@ def sentences(found: Recommendation, row: RepairRow | None = None) -> tuple[str,
     if advice is None:
         return (f"{found.label}: no recommendation, since {found.why}.",)
     on, units = _WORDS[found.across]
-    counted = f"counting the choice among {len(found.policies)} {word_of(found.policies)[1]}"
-    interval = (
-        f"95 % interval {signed(advice.expected_low)} to {signed(advice.expected_high)}, {counted}"
-    )
+    interval = f"95 % interval {signed(advice.expected_low)} to {signed(advice.expected_high)}"
+    if len(found.policies) > 1:
+        many = f"{len(found.policies)} {word_of(found.policies)[1]}"
+        interval += f", counting the choice among {many}"
     best = label_of(found.policies[advice.best])
+    rest = _without(found)
     if found.policy is not None:
         parts = [f"{AVERAGE} {signed(advice.expected)} % ({interval})"]
         parts += [] if row is None else _side_effects(row)
@@ -45,17 +47,26 @@ def sentences(found: Recommendation, row: RepairRow | None = None) -> tuple[str,
         return (
             f"{found.label}: ship {best}. To expect on {on}: {', '.join(parts)}.",
             f"It is the choice in {advice.picks[1 + advice.best]} of {folds} folds of "
-            f"{advice.units:,} {units}.",
+            f"{advice.units:,} {units}.{rest}",
         )
     first = f"{found.label}: ship the model as it is."
     gain = float(advice.gains[advice.best])
     if gain <= 0:
-        return (f"{first} Nothing tried improves {AVERAGE}; the best, {best}: {signed(gain)} %.",)
+        return (
+            f"{first} Nothing tried improves {AVERAGE}; the best, {best}: {signed(gain)} %.{rest}",
+        )
     return (
         f"{first} The best tried, {best}, is not known to help: {AVERAGE} "
         f"{signed(advice.expected)} % on {on} ({interval}).",
-        _power(advice, units),
+        f"{_power(advice, units)}{rest}",
     )
+
+
+def _without(found: Recommendation) -> str:
+    """Return which tasks are not in the average, as a further sentence, if there are any."""
+    if not found.left_out:
+        return ""
+    return f" {AVERAGE} is without {listed(found.left_out)}, whose items are not known."
 
 
 # What a gain is expected on, and what the units are.
@@ -68,8 +79,8 @@ _WORDS = {
 def _power(advice: Advice, units: str) -> str:
     """Return which gain would have been found, and what it takes to find a small one."""
     found = (
-        f"With {advice.units:,} {units}, a gain below {two_decimals(advice.detectable)} % would "
-        "rarely be found"
+        f"With {advice.units:,} {units}, a gain of {two_decimals(advice.detectable)} % would be "
+        "significant in four of five cases"
     )
     if advice.detectable > power.CLAIMED:
         found += f"; for {power.CLAIMED} %, at least {_rounded(advice.needed):,} are needed"
@@ -161,6 +172,7 @@ def content_of(found: Recommendation, rows: Mapping[str, RepairRow]) -> dict[str
         "window": found.window,
         "label": found.label,
         "tasks": list(found.tasks),
+        **({"left_out": list(found.left_out)} if found.left_out else {}),
         "across": found.across,
         "repair": found.policy,
         "why": found.why,

@@ -79,7 +79,7 @@ def section_of(findings: Findings, scores: pd.DataFrame, policies: Sequence[str]
             `select.policies_named`); empty: the best one tried.
 
     Raises:
-        RequestError: the report has several models, or none under that repair.
+        RequestError: the report has several models, or several revisions of it.
     """
     found = [(one, block) for one in findings.score_tables for block in one.table.blocks]
     models = list(dict.fromkeys(block.model for _, block in found))
@@ -87,6 +87,13 @@ def section_of(findings: Findings, scores: pd.DataFrame, policies: Sequence[str]
         raise RequestError(
             f"models: results of {', '.join(models)} are here, and a card is of one model: "
             f"models={models[0].rpartition('/')[2]}"
+        )
+    revisions = list(dict.fromkeys(str(block.revision) for _, block in found))
+    if len(revisions) > 1:
+        raise RequestError(
+            f"models={models[0].rpartition('/')[2]}: results of {len(revisions)} revisions are "
+            f"here ({', '.join(revisions)}), and a card is of one: models=LABEL, if model.label= "
+            "was given, or a results_dir= of its own."
         )
     if not policies:
         policies = [next((block.best for _, block in found if block.best), BASELINE)]
@@ -167,10 +174,9 @@ def _explained(found: TableFindings, block: Block, policy: str) -> str:
         )
     tried = len(block.policies) - 1
     if policy == block.best and tried > 1:
-        text += (
-            f" {label_of(policy)} is the best of {tried} tried on the same data; the interval of "
-            f"{AVERAGE} accounts for this choice."
-        )
+        text += f" {label_of(policy)} is the best of {tried} tried on the same data"
+        has_interval = (block.label, policy, AVERAGE) in found.statistics.means
+        text += f"; the interval of {AVERAGE} accounts for this choice." if has_interval else "."
     return text
 
 

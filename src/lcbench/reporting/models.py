@@ -348,8 +348,11 @@ def _differing(models: ScoreTable, rows: Mapping[CellKey, Sequence[Any]]) -> Ite
     """Yield a note for each condition other than the data that differs between models."""
     facts = {}
     for block in models.blocks:
-        own = [of[-1] for (label, *_), of in rows.items() if label == block.label]
-        facts[block.label] = _facts(own[0])
+        every = [_facts(of[-1]) for (label, *_), of in rows.items() if label == block.label]
+        facts[block.label] = {
+            name: _joined([one.get(name, "unknown") for one in every])
+            for name in dict.fromkeys(name for one in every for name in one)
+        }
     for name in dict.fromkeys(name for of_model in facts.values() for name in of_model):
         values: dict[str, list[str]] = {}
         for label, of_model in facts.items():
@@ -357,6 +360,11 @@ def _differing(models: ScoreTable, rows: Mapping[CellKey, Sequence[Any]]) -> Ite
         if len(values) > 1:
             said = "; ".join(f"{_short(value)} ({listed(of)})" for value, of in values.items())
             yield f"Differs between the models: {name}: {said}."
+
+
+def _joined(values: Sequence[str]) -> str:
+    """Return the values that a model's cells have, as one."""
+    return " and ".join(sorted(set(values)))
 
 
 def _facts(row: Any) -> dict[str, str]:

@@ -160,6 +160,7 @@ class Recommendation:
         across: what it is cross-validated over.
         advice: the recommendation; its repairs are those of `policies`. None: there is none.
         why: reason why there is none.
+        left_out: tasks of the average whose items are not known, so that it is one without them.
     """
 
     label: str
@@ -171,6 +172,7 @@ class Recommendation:
     across: Across
     advice: Advice | None
     why: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def policy(self) -> str | None:

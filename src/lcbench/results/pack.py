@@ -102,6 +102,8 @@ def check_pack(folder: Path) -> tuple[int, list[str]]:
                 f"{folder / SUMS}, line {number}: not a digest and a path in the folder."
             )
         listed[match[2]] = match[1]
+    if not listed:
+        raise RequestError(f"check={folder}: {SUMS} lists no files.")
     wrong = []
     for inside, digest in listed.items():
         try:

@@ -27,14 +27,14 @@ from lcbench.repair.repair import Repair
 from lcbench.results import provenance
 from lcbench.run import checks
 from lcbench.run.claims import Claims
-from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
+from lcbench.run.engines import devices_of_process, engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.figures import material_of
 from lcbench.run.measuring import data_of, load_texts, reason_for
 from lcbench.run.reader import EmbeddingsReader, InsideReader, Reader, Watch, subject_of
 from lcbench.run.runner import RunOptions
 from lcbench.system import hardware
 from lcbench.system.files import check_writable
-from lcbench.system.hardware import device_of, devices_of
+from lcbench.system.hardware import device_of
 from lcbench.system.imports import import_libraries
 from lcbench.system.observer import Observer
 from lcbench.system.quiet import quiet_libraries
@@ -215,7 +215,7 @@ class _Measurer:
     def _load(self, model: LocatedModel, units: Sequence[Unit]) -> _Loaded:
         options, protocol = self._options, units[0].cell.protocol
         with self._observer.doing(f"loading {model.name}"):
-            devices = devices_of(options.engine.device)
+            devices = devices_of_process(options.engine)
             repairs = [unit.cell.repair for unit in units]
             if any(unit.kind == "figure" for unit in units):
                 repairs += [cell.repair for cell in self._grid.cells_of[model]]

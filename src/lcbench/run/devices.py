@@ -21,6 +21,7 @@ from types import TracebackType
 from lcbench.encode.options import EngineSettings
 from lcbench.errors import RequestError
 from lcbench.plan.manifest import Manifest
+from lcbench.run.engines import check_gpus, devices_of_process
 from lcbench.score.pool import processes
 from lcbench.system.hardware import cores, devices_of
 from lcbench.system.signals import END_SECONDS, Stop, grace_seconds
@@ -53,19 +54,18 @@ def shares_of(engine: EngineSettings) -> list[Share]:
     """
     if engine.devices is None:
         return [Share(engine, {})]
+    if engine.is_spread:
+        devices_of_process(engine)
+        return [Share(engine, {})]
     every = devices_of(engine.device)
-    asked = f"engine.devices={_written(engine.devices)}"
+    asked = f"engine.devices={engine.devices_written}"
     alone = replace(engine, devices=None)
     if every == ["cpu"] and isinstance(engine.devices, int):
         numbers: list[int] = list(range(engine.devices))
         engines = [alone] * len(numbers)
         visible: list[dict[str, str]] = [{} for _ in numbers]
     else:
-        if engine.device not in ("auto", "cuda") or not every[0].startswith("cuda"):
-            raise RequestError(
-                f"{asked} needs the GPUs of this machine, and engine.device={engine.device} means "
-                f"{every[0]} here. Omit engine.devices."
-            )
+        check_gpus(engine, every)
         numbers = _numbers(engine.devices, len(every), asked)
         # As this process sees them they may have other numbers, or names.
         names = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
@@ -96,10 +96,6 @@ def _numbers(devices: str | int | tuple[int, ...], there: int, asked: str) -> li
             "engine.devices=all."
         )
     return numbers
-
-
-def _written(devices: str | int | tuple[int, ...]) -> str:
-    return f"[{','.join(map(str, devices))}]" if isinstance(devices, tuple) else str(devices)
 
 
 def is_shared() -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from lcbench.errors import InjectionError, RequestError
 from lcbench.hub.windows import window_of
 from lcbench.repair.repair import NO_REPAIR, Repair
+from lcbench.system.hardware import devices_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,6 +26,38 @@ if TYPE_CHECKING:
 
 # The note of how a model finishes embeddings, if that is not its own way.
 FINISH = "finish"
+
+
+def devices_of_process(options: EngineSettings) -> list[str]:
+    """Return the devices that one process computes on: the first, if a model is spread over all.
+
+    Raises:
+        RequestError: torch does not find them here, or accelerate is not installed.
+    """
+    every = devices_of(options.device)
+    if not options.is_spread:
+        return every
+    check_gpus(options, every)
+    if find_spec("accelerate") is None:
+        raise RequestError("engine.devices=spread needs accelerate: pip install 'lcbench[spread]'.")
+    return every[:1]
+
+
+def check_gpus(options: EngineSettings, every: Sequence[str]) -> None:
+    """Check that `engine.devices` can have all GPUs of this machine.
+
+    Args:
+        options: options of the encoder.
+        every: the devices that torch finds.
+
+    Raises:
+        RequestError: there are none, or `engine.device` names one.
+    """
+    if options.device not in ("auto", "cuda") or not every[0].startswith("cuda"):
+        raise RequestError(
+            f"engine.devices={options.devices_written} needs the GPUs of this machine, and "
+            f"engine.device={options.device} means {every[0]} here. Omit engine.devices."
+        )
 
 
 def load_for(
@@ -44,8 +79,8 @@ def load_for(
         options: options of the encoder.
         dtype: dtype of the protocol.
         device: `cpu`, `cuda`, `cuda:1` …
-        observer: is told how much memory the model takes, and warned if `engine.attention=varlen`
-            or `engine.fp32=fp16x3` does not suit it.
+        observer: is told how much memory the model takes, and warned if texts are messages of a
+            chat, or if `engine.attention=varlen` or `engine.fp32=fp16x3` does not suit the model.
         prompts: source of the protocol's prompts; with `registry` the model finishes embeddings as
             mteb does.
         repairs: that it will be under, some of which read more tokens of a text.
@@ -59,28 +94,47 @@ def load_for(
     """
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
+    from lcbench.encode.roles import tokens_of_chat
     from lcbench.hub.models import dimensions_of
     from lcbench.plan.machine import machine_of
     from lcbench.plan.memory import check_memory, memory_of
 
     known, machine = dimensions_of(model), machine_of(replace(options, device=device), dtype)
     if known is not None:
-        memory = memory_of(known, machine, repairs=repairs, batch_tokens=options.batch_tokens)
+        memory = memory_of(
+            known,
+            machine,
+            repairs=repairs,
+            batch_tokens=options.batch_tokens,
+            spread=options.is_spread,
+        )
         check_memory(model.name, memory)
         if memory is not None:
             observer.say(f"{model.name}: {memory}", dim=True)
 
     is_asked = options.attention == "varlen"
-    # Compiled code without padding has not been measured on a GPU.
+    # Compiled code without padding has not been measured on a GPU, and what is computed of a batch
+    # without padding is on one device.
     unpadded = is_asked or (
-        options.attention is None and device.startswith("cuda") and not options.compile
+        options.attention is None
+        and device.startswith("cuda")
+        and not options.compile
+        and not options.is_spread
     )
     loaded = load(
         model,
         device=device,
         dtype=arithmetic.weights_dtype(dtype),
         attention=None if unpadded else options.attention,
+        spread=options.is_spread,
     )
+    if (chat := tokens_of_chat(loaded)) is not None:
+        observer.warn(
+            f"{model.name}: as sentence-transformers does, each text is read as a message of a "
+            f"chat, by the chat template of the tokenizer: “a text” is {chat[0]:,} tokens, not "
+            f"{chat[1]:,}. A model that was made for plain texts needs a folder without the "
+            "template (chat_template.jinja, or chat_template in tokenizer_config.json)."
+        )
     notes: dict[str, str] = {}
     if prompts == "registry":
         from lcbench.encode.registry import finish
@@ -213,12 +267,15 @@ def proofs_of(
     for repair in dict.fromkeys(one.encoding for one in repairs):
         with ExitStack() as stack:
             changes = []
-            for change in repair.changes:
-                applied = change.apply(loaded)
-                stack.callback(applied.remove)
-                changes.append({"change": change.canonical, **applied.proof})
-            proof = {"changes": changes} if changes else {}
-            if not repair.policy.is_baseline:
-                proof |= asdict(stack.enter_context(Injection(loaded, repair.policy)).proof)
+            try:
+                for change in repair.changes:
+                    applied = change.apply(loaded)
+                    stack.callback(applied.remove)
+                    changes.append({"change": change.canonical, **applied.proof})
+                proof = {"changes": changes} if changes else {}
+                if not repair.policy.is_baseline:
+                    proof |= asdict(stack.enter_context(Injection(loaded, repair.policy)).proof)
+            except InjectionError as error:
+                raise InjectionError(f"{repair}: {error}") from error
             proofs[repair] = proof or None
     return proofs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.encode import arithmetic
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.encode.store.shelf import Store
-from lcbench.errors import RequestError, StorageError
+from lcbench.errors import InjectionError, RequestError, StorageError
 from lcbench.hub import cache
 from lcbench.hub.models import LocatedModel, dimensions_of
 from lcbench.plan import machine, recorder
@@ -27,13 +27,13 @@ from lcbench.results.folder import Finished, Results
 from lcbench.results.rows import ASSUMED_POOLING, MODEL_PATH
 from lcbench.run import checks
 from lcbench.run.claims import Claim, Claims
-from lcbench.run.engines import engine_of, load_for, prompts_of, proofs_of
+from lcbench.run.engines import devices_of_process, engine_of, load_for, prompts_of, proofs_of
 from lcbench.run.progress import AGAIN, Progress
 from lcbench.run.queue import Busy, CellQueue, Done
 from lcbench.score.cell import FailedCell, Job, ScoredCell
 from lcbench.score.pool import Pool, processes
 from lcbench.system import hardware
-from lcbench.system.hardware import device_of, devices_of, share_cores
+from lcbench.system.hardware import device_of, share_cores
 from lcbench.system.imports import import_libraries
 from lcbench.system.log import LOGGER, about
 from lcbench.system.observer import Observer
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from lcbench.encode.engine import Engine
     from lcbench.encode.prompts import PromptOf
+    from lcbench.repair.repair import Repair
 
 # The delay before a retry.
 _RETRY_DELAY_SECONDS = 10.0
@@ -73,6 +74,7 @@ class RunOptions:
         offline: whether the network must not be used.
         retries: number of retries of a cell after transient failures such as lack of memory.
         cell_minutes: time limit of a cell in minutes; None: no limit.
+        leaves_out: whether repairs that a model does not obey are left out; else it is refused.
     """
 
     engine: EngineSettings
@@ -83,6 +85,7 @@ class RunOptions:
     offline: bool
     retries: int
     cell_minutes: float | None
+    leaves_out: bool = False
 
 
 class Runner:
@@ -297,7 +300,7 @@ class Runner:
 
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
-        devices = devices_of(self._options.engine.device)
+        devices = devices_of_process(self._options.engine)
         try:
             loaded, notes = load_for(
                 model,
@@ -310,7 +313,7 @@ class Runner:
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts, cells)
-            proofs = proofs_of(loaded, [cell.repair for cell in cells])
+            cells, proofs = self._proven(model, loaded, cells, progress)
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             check_chunks(model.name, loaded, [cell.repair for cell in cells], prompt_of, texts)
@@ -388,6 +391,39 @@ class Runner:
                     time.sleep(_RETRY_DELAY_SECONDS)
         finally:
             engine.close()
+
+    def _proven(
+        self,
+        model: LocatedModel,
+        loaded: SentenceTransformer,
+        cells: Sequence[Cell],
+        progress: Progress,
+    ) -> tuple[Sequence[Cell], dict[Repair, dict[str, Any] | None]]:
+        """Prove that a model obeys its repairs, and leave out those that it does not, if asked.
+
+        Returns:
+            The cells that are left, and the proofs by `Repair.encoding`.
+
+        Raises:
+            InjectionError: it does not obey one of them.
+        """
+        proofs: dict[Repair, dict[str, Any] | None] = {}
+        unsuited: dict[Repair, InjectionError] = {}
+        for repair in dict.fromkeys(cell.repair for cell in cells):
+            if repair.encoding in proofs:
+                continue
+            try:
+                proofs |= proofs_of(loaded, [repair])
+            except InjectionError as error:
+                if not self._options.leaves_out:
+                    raise
+                unsuited[repair] = error
+                self._observer.warn(f"{repair} is left out: {error}")
+        for cell in cells:
+            if cell.repair in unsuited:
+                self._over.add(cell)
+                progress.skip(cell, "left out")
+        return [cell for cell in cells if cell.repair not in unsuited], proofs
 
     def _postpone(self, cells: Sequence[Cell], error: Exception, progress: Progress) -> None:
         """Record why a model's cells could not be started, and postpone those to retry.

@@ -34,6 +34,7 @@ from lcbench.results.content import SUBQUERIES, is_possible, lowest_score
 from lcbench.results.items import ITEMS_SCHEMA, digest_of_items
 from lcbench.score.correct import fit_to
 from lcbench.score.items import PerQuery, items_of
+from lcbench.system.thirdparty import score_any_two_labels
 from lcbench.tasks.limit import limit_data
 from lcbench.tasks.mteb_tasks import parts_of
 
@@ -189,6 +190,7 @@ def _score_one(
         _keep_queries(task, per_query)
     if isinstance(task, AbsTaskClassification):
         _keep_columns(task)
+        score_any_two_labels(task)
     try:
         if correction is not None:
             encoder.correction, record = fit_to(task, encoder, correction)

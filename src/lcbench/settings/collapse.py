@@ -73,7 +73,7 @@ def read_collapse(config: DictConfig) -> CollapseSettings:
     for key, instead in _OF_RUNS.items():
         if value[key] is not None:
             raise RequestError(f"{key}={value[key]} is a key of runs, not of collapse: {instead}.")
-    if value["engine"]["devices"] is not None:
+    if value["engine"]["devices"] not in (None, "spread"):
         raise RequestError(
             f"engine.devices={value['engine']['devices']}: collapse runs on one device; several "
             "processes with the same command, each with its engine.device=cuda:N, share its work."

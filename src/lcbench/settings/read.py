@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -138,7 +138,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             fuse_qkv=boolean_of("engine.fuse_qkv", engine["fuse_qkv"]),
             fp32=_fp32(engine, str(protocol["dtype"])),
             attention=_attention(engine["attention"]),
-            devices=devices_of(engine["devices"]),
+            devices=_devices(engine),
         ),
         store=_store(first["store"]),
         mirror=mirror,
@@ -469,6 +469,20 @@ def _fp32(engine: Mapping[str, Any], dtype: str) -> str:
             "engine.fp32=fp16x3 and engine.compile=true: compiled code multiplies in float32. Omit "
             "one of them"
         )
+    return value
+
+
+def _devices(engine: Mapping[str, Any]) -> Literal["all", "spread"] | int | tuple[int, ...] | None:
+    value = devices_of(engine["devices"])
+    if value == "spread":
+        # What they make of a model is on one device.
+        alone = {"compile": True, "fuse_qkv": True, "fp32": "fp16x3", "attention": "varlen"}
+        for key, other in alone.items():
+            if engine[key] == other:
+                raise RequestError(
+                    f"engine.devices=spread and engine.{key}={str(other).lower()}: a model over "
+                    f"several GPUs runs as it is, and with padding. Omit engine.{key}."
+                )
     return value
 
 

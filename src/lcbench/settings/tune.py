@@ -50,7 +50,7 @@ OWN_KEYS = frozenset(
 )
 """The keys of the methods that make temperatures; a recommendation has those of a run."""
 _OF_TEXTS = ("texts", "traced_lengths", "trials", "folds", "heads", "by_length", "device")
-_NOT_PLANNED = ("manifest", "element", "track")
+_NOT_PLANNED = ("manifest", "element")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,15 @@ def _read_choose(config: DictConfig) -> ChooseSettings:
                 f"{key}={value[key]}: `lcbench tune` runs here. Plan or submit a sweep of the same "
                 "repairs first; `lcbench tune` with the same results_dir= then reads its results."
             )
+    if value["track"] is not None:
+        raise RequestError(
+            f"track={value['track']}: a recommendation is not tracked. Run the same repairs with "
+            "track= first; `lcbench tune` with the same results_dir= then reads their results."
+        )
+    if value["models"] is not None:
+        raise RequestError(
+            f"models={value['models']}: a repair is recommended for one model: model=NAME."
+        )
     if read_run(config).launch.name != "local" or value["engine"]["devices"] is not None:
         raise RequestError(
             "`lcbench tune` runs here, on one device. A sweep of the same repairs may use others; "

@@ -67,13 +67,14 @@ def device_name(value: Any, key: str = "engine.device") -> str:
     return device
 
 
-def devices_of(value: Any) -> Literal["all"] | int | tuple[int, ...] | None:
+def devices_of(value: Any) -> Literal["all", "spread"] | int | tuple[int, ...] | None:
     """Return the value of `engine.devices`.
 
     Raises:
-        RequestError: it is neither `all`, a number of devices, nor a list of numbers of them.
+        RequestError: it is neither `all` or `spread`, a number of devices, nor a list of numbers of
+            them.
     """
-    if value is None or value == "all":
+    if value is None or value in ("all", "spread"):
         return value  # type: ignore[no-any-return]
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
@@ -82,8 +83,8 @@ def devices_of(value: Any) -> Literal["all"] | int | tuple[int, ...] | None:
         if all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
             return numbers
     raise RequestError(
-        f"engine.devices={value} is neither all, nor a number of GPUs, nor a list of different "
-        "ones, counted from 0: engine.devices=[0,2]."
+        f"engine.devices={value} is neither all or spread, nor a number of GPUs, nor a list of "
+        "different ones, counted from 0: engine.devices=[0,2]."
     )
 
 

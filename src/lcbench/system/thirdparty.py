@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
+    from mteb.abstasks import AbsTaskClassification
     from torch import Tensor, nn
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
@@ -321,6 +322,37 @@ def route_of(router: Any, role: str | None) -> str:
 
 
 # mteb
+
+
+def score_any_two_labels(task: AbsTaskClassification) -> None:
+    """Let a classification task be scored whose texts have two labels, neither of them 1.
+
+    mteb takes two labels for a yes and a no, and adds the average precision, which scikit-learn
+    refuses unless yes is 1. Texts with two labels of several (a sample, say) then have no score at
+    all. For such texts alone labels are numbered anew, the lower of the two 0 and the other 1; no
+    other metric depends on what labels are called.
+    """
+    import numpy as np
+    from mteb.abstasks import AbsTaskClassification
+
+    plain: Any = task
+    # Of types of its own, such as several labels of a text, mteb computes no such precision.
+    if type(plain)._calculate_scores is not AbsTaskClassification._calculate_scores:
+        return
+    calculate = plain._calculate_scores
+
+    def calculate_scores(y_test: Any, y_pred: Any) -> Any:
+        labels = np.unique(y_test).tolist()
+        if len(labels) != 2 or 1 in labels:
+            return calculate(y_test, y_pred)
+        others = sorted(set(np.unique(y_pred).tolist()) - set(labels))
+        number = {label: i for i, label in enumerate([*labels, *others])}
+        tested, predicted = (
+            [number[one] for one in np.asarray(y).tolist()] for y in (y_test, y_pred)
+        )
+        return calculate(tested, np.asarray(predicted))
+
+    plain._calculate_scores = calculate_scores
 
 
 def retrieval_texts(rows: Any, prompt_type: Any) -> list[str]:

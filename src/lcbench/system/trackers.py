@@ -113,7 +113,9 @@ def check_tracker(name: str) -> None:
     Raises:
         RequestError: it is not.
     """
-    if find_spec(name) is None:
+    found = find_spec(name)
+    # A folder `wandb`, as that package makes it, can be imported too: there is nothing to load.
+    if found is None or found.loader is None:
         raise RequestError(f"track={name} needs a package: pip install {name}")
 
 
