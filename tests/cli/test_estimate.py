@@ -5,8 +5,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from composed import composed
+from safetensors.numpy import save_file
 
 from lcbench.errors import RequestError
 from lcbench.hub.models import Dimensions, dimensions, locate
@@ -20,6 +23,7 @@ from lcbench.results.cell import Cell, Protocol
 from lcbench.results.folder import Results
 from lcbench.score import pool
 from lcbench.settings import read
+from lcbench.settings.configs import config_folder
 from lcbench.settings.schema import LaunchSettings, Settings
 from lcbench.settings.sources import shipped_sources
 from lcbench.system.json_cache import JsonCache
@@ -234,6 +238,68 @@ def test_a_shape_on_the_command_line() -> None:
     assert dimensions(model) == Dimensions(layers=3, hidden=100, window=None)
     with pytest.raises(RequestError, match="needs all of: layers, hidden, window"):
         asked("model.name=a/b", "model.shape={layers: 3}", models=("custom",))
+
+
+def test_a_shape_with_what_a_layer_costs() -> None:
+    def of(more: str) -> Dimensions | None:
+        said = f"model.shape={{layers: 3, hidden: 100, window: 512{more}}}"
+        return asked("model.name=a/b", said, models=("custom",)).models[0].shape
+
+    known = of(
+        ", parameters: 5000, model_type: qwen3, num_attention_heads: 4, num_key_value_heads: 1, "
+        "head_dim: 30, intermediate_size: 200"
+    )
+    assert known is not None
+    assert known.parameters == 5000
+    assert known.layer is not None
+    assert known.layer.weights == 100 * 30 * (2 * 4 + 2 * 1) + 3 * 100 * 200
+    assert known.layer.causal
+    for more, words in (
+        (", heads: 4", "heads: besides layers, hidden, window it has parameters and"),
+        (", model_type: bert", "also needs num_attention_heads and intermediate_size"),
+        (", num_attention_heads: 0, intermediate_size: 8", "model.shape.num_attention_heads=0"),
+        (
+            ", num_attention_heads: 1, intermediate_size: 8, is_causal: 3",
+            "model.shape.is_causal=3",
+        ),
+        (", parameters: -1", "model.shape.parameters=-1"),
+    ):
+        with pytest.raises(RequestError, match=re.escape(words)):
+            of(more)
+
+
+def test_every_model_of_the_sweep_of_embedders_has_its_memory() -> None:
+    """Of each also what a layer costs is known, before any of them is here."""
+    names = yaml.safe_load((config_folder() / "sweep" / "llm.yaml").read_text())["models"]
+    settings = asked("sweep=llm", "tasks=[DocstringRetrieval]", models=tuple(names))
+    said = describe(settings, launch=LaunchSettings("local", card="h100"))
+    for model in settings.models:
+        assert model.shape is not None
+        assert model.shape.layer is not None
+        line = rf"^{model.name}: about .* of 80 GiB of memory: weights .*; embeddings .* GiB"
+        assert re.search(line, said, re.M), model.name
+    assert "exclude models of unknown shape" not in said
+    # In bfloat16.
+    assert "Qwen/Qwen3-Embedding-8B: about 27.3 of 80 GiB of memory: weights 14.1" in said
+
+
+def test_a_copy_of_a_model_has_the_shape_of_its_files(tmp_path: Path) -> None:
+    (model,) = asked(f"mirror={tmp_path}", models=("qwen3-0.6b",)).models
+    before = dimensions(model, tmp_path)
+    assert before is not None
+    assert (before.layers, before.hidden, before.parameters) == (28, 1024, 595_776_512)
+    folder = tmp_path / model.name
+    folder.mkdir(parents=True)
+    config = {"model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 32}
+    config |= {"num_attention_heads": 4, "head_dim": 8, "intermediate_size": 64}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    save_file({"weight": np.zeros((3, 5))}, folder / "model.safetensors")
+    known = dimensions(model, tmp_path)
+    assert known is not None
+    assert (known.layers, known.hidden, known.parameters) == (2, 32, 15)
+    assert known.layer is not None
+    assert known.layer.weights == 4 * 32**2 + 3 * 32 * 64
 
 
 def test_what_is_unknown_is_reported() -> None:

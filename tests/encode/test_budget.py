@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lcbench.encode import budget as module
-from lcbench.encode.budget import _gpu_budget
+from lcbench.encode.budget import batch_budget
 
 GIB = 2**30
 
@@ -41,20 +41,20 @@ def _plain_models(monkeypatch: pytest.MonkeyPatch) -> None:
     ("hidden", "tokens"), [(384, 65536), (768, 65536), (1024, 32768), (4096, 8192)]
 )
 def test_the_width_decides(hidden: int, tokens: int, card: dict[str, Any]) -> None:
-    assert _gpu_budget(model_of(hidden), 2, 512) == tokens
+    assert batch_budget(model_of(hidden), 2, 512) == tokens
 
 
 def test_a_neighbour_changes_nothing_and_a_small_card_does(card: dict[str, Any]) -> None:
     card["free"] = GIB
-    assert _gpu_budget(model_of(768), 2, 512) == 65536
+    assert batch_budget(model_of(768), 2, 512) == 65536
     # Not even the trial fits next to it.
     card["a_token"] = None
-    assert _gpu_budget(model_of(768), 2, 512) == 65536
+    assert batch_budget(model_of(768), 2, 512) == 65536
     card["a_token"], card["total"] = 40_000.0, 4 * GIB
     # 0.7 · 4 GiB / 2 / 40,000 = 37,580.
-    assert _gpu_budget(model_of(768), 2, 512) == 32768
+    assert batch_budget(model_of(768), 2, 512) == 32768
     card["total"] = GIB // 100
-    assert _gpu_budget(model_of(768), 2, 512) == 512
+    assert batch_budget(model_of(768), 2, 512) == 512
 
 
 def test_the_trial_reads_the_window_of_the_repair(
@@ -69,12 +69,12 @@ def test_the_trial_reads_the_window_of_the_repair(
 
     monkeypatch.setattr(module, "_bytes_a_token", took)
     # 0.7 · 80 GiB / 2 / (20 · window).
-    budgets = {window: _gpu_budget(model_of(768), 2, window) for window in (512, 32768)}
+    budgets = {window: batch_budget(model_of(768), 2, window) for window in (512, 32768)}
     assert asked == [512, 16384]
     assert budgets == {512: 65536, 32768: 65536}
     card["total"] = 4 * GIB
-    assert _gpu_budget(model_of(768), 2, 4096) == 16384
-    assert _gpu_budget(model_of(768), 2, 16384) == 16384
+    assert batch_budget(model_of(768), 2, 4096) == 16384
+    assert batch_budget(model_of(768), 2, 16384) == 16384
 
 
 def test_the_trial_has_a_padded_row_and_is_halved_where_it_does_not_fit(

@@ -214,6 +214,24 @@ def test_special_tokens_that_would_be_dropped_are_asked_for(mirror: Path, config
     assert len(bare.tokenizer("")["input_ids"]) == 0
 
 
+def test_special_tokens_of_mteb_are_checked_wherever_a_model_is_loaded(mirror: Path) -> None:
+    options = read({"m": composed()}).engine
+    added = located(mirror, "e5-mistral", special_tokens=("eos",))
+    other = located(mirror, "qwen3-0.6b", special_tokens=("eos",))
+    for model, words in ((added, r"mteb adds bos and eos"), (other, r"=\[eos\]: mteb leaves Qwen")):
+        with pytest.raises(RequestError, match=words):
+            check_registry(model)
+        with pytest.raises(RequestError, match=words):
+            load_for(
+                model,
+                options,
+                dtype="float32",
+                device="cpu",
+                observer=Observer(),
+                prompts="registry",
+            )
+
+
 def test_a_token_that_the_tokenizer_lacks_is_refused(mirror: Path) -> None:
     model = located(mirror, "qwen3-0.6b", special_tokens=("bos", "eos"))
     with pytest.raises(RequestError, match=r"Qwen3-Embedding-0\.6B has no bos token"):

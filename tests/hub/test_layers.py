@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import tiny_transformer
 
-from lcbench.hub.layers import layer_of, parameters_in
+from lcbench.hub.layers import Layer, layer_of, parameters_in
 
 # Without embeddings, of the two layers: weights of all linear maps.
 ARCHITECTURES = ["bert", "roberta", "mpnet", "deberta", "t5", "qwen3", "modernbert"]
@@ -67,6 +67,58 @@ def test_configurations_of_real_models(config: dict[str, Any], weights: int, cau
     layer = layer_of(config)
     assert layer is not None
     assert (layer.weights, layer.causal) == (weights, causal)
+
+
+def config_of(kind: str, **values: Any) -> dict[str, Any]:
+    """Return a configuration of ten layers as transformers writes it."""
+    import transformers
+
+    config = getattr(transformers, kind)(num_hidden_layers=10, **values)
+    found: dict[str, Any] = config.to_dict()
+    return found
+
+
+WINDOWS = [
+    ("ModernBertConfig", {}, 128, 0.4),
+    ("ModernBertConfig", {"global_attn_every_n_layers": 2}, 128, 0.5),
+    ("Gemma2Config", {"sliding_window": 64}, 64, 0.5),
+    ("Gemma3TextConfig", {"sliding_window": 512}, 512, 0.1),
+    ("Gemma3TextConfig", {"sliding_window": 512, "use_bidirectional_attention": True}, 512, 0.1),
+    ("MistralConfig", {"sliding_window": 4096}, 4096, 0.0),
+    ("MistralConfig", {"sliding_window": None}, None, 1.0),
+    ("Qwen2Config", {"sliding_window": 32}, None, 1.0),
+    (
+        "Qwen2Config",
+        {"sliding_window": 32, "use_sliding_window": True, "max_window_layers": 4},
+        32,
+        0.4,
+    ),
+    ("BertConfig", {}, None, 1.0),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "window", "full"), WINDOWS)
+@pytest.mark.parametrize("older", [False, True])
+def test_windows(
+    kind: str, values: dict[str, Any], window: int | None, full: float, older: bool
+) -> None:
+    """Files of older versions have no type of each layer, and how often one is full instead."""
+    config = config_of(kind, **values)
+    if older:
+        config.pop("layer_types", None)
+        config.update(values)
+    layer = layer_of(config)
+    assert layer is not None
+    assert (layer.window, layer.full) == (window, pytest.approx(full))
+
+
+def test_the_tokens_that_one_attends_to() -> None:
+    both = Layer(1, 1, 1, causal=False, heads=1, whole=False, window=100, full=0.25)
+    assert both.reach(1000, windowed=False) == 1000
+    assert both.reach(1000, windowed=True) == 0.25 * 1000 + 0.75 * 100
+    assert both.reach(80, windowed=True) == 80
+    causal = Layer(1, 1, 1, causal=True, heads=1, whole=False)
+    assert causal.reach(1000, windowed=True) == 500
 
 
 def test_what_files_do_not_say_is_unknown(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from composed import composed
 
 import lcbench
+from lcbench.encode import budget
 from lcbench.errors import LcbenchError, RequestError
 from lcbench.hub.layers import Layer
 from lcbench.hub.models import Dimensions
@@ -52,6 +55,39 @@ def test_weights_and_batches_grow_with_what_they_are_of() -> None:
     assert 0.1 < small.weights < 0.2
     assert small.needed < 1.5
     assert memory_of(Dimensions(6, 384, 256), CPU) is None
+
+
+@pytest.mark.parametrize("window", [512, 40960])
+@pytest.mark.parametrize("hidden", [768, 4096])
+@pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
+def test_batches_are_as_large_as_the_engine_makes_them(
+    machine: Machine, hidden: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_token = (8 * hidden + 2 * 4 * hidden) * (4 if machine is CPU else 2)
+    transformer = SimpleNamespace(config=SimpleNamespace(hidden_size=hidden))
+    monkeypatch.setattr(budget, "find_transformer", lambda _: transformer)
+    monkeypatch.setattr(budget, "_gpu_room", lambda *_: 24 * 2**30 / a_token)
+    model: Any = SimpleNamespace(device=SimpleNamespace(type=machine.kind))
+    tokens = budget.batch_budget(model, 2, window)
+    layer = Layer(12 * hidden**2, hidden, 4 * hidden, False, 12, False)
+    found = memory_of(Dimensions(12, hidden, window, layer, 1), machine, card="a10")
+    assert found is not None
+    # Two batches at once, and texts that are longer than a batch are one each.
+    assert found.batches * 2**30 == pytest.approx(2 * max(tokens, window) * a_token)
+
+
+def test_wide_models_have_small_batches() -> None:
+    """Qwen3-Embedding-8B in bfloat16: 2.5 GiB of batches at 512 tokens by hand."""
+    found = memory_of(replace(LARGE, window=512), GPU, card="h100")
+    assert found is not None
+    assert found.batches == pytest.approx(2 * 8192 * (8 * 4096 + 4 * 12288) * 2 / 2**30)
+    whole = memory_of(LARGE, GPU, card="h100")
+    assert whole is not None
+    assert whole.batches == pytest.approx(4 * found.batches)
+    # What a small card has room for: 0.7 · (16 GiB - 14.2 GiB) for two batches.
+    small = memory_of(replace(LARGE, window=512), GPU, card="t4")
+    assert small is not None
+    assert 0.3 < small.batches < 0.7 * (16 - small.weights)
 
 
 def test_every_card_has_its_memory() -> None:
@@ -100,6 +136,12 @@ def test_the_estimate_and_a_run_say_it(
     assert f"{model}: about 0." in describe(settings)
     card = LaunchSettings("local", card="t4")
     assert " of 16 GiB of memory: weights 0.0, " in describe(settings, launch=card)
+    monkeypatch.setattr(module, "memory_gib", lambda: 1536.0)
+    assert "of 1,540 GiB of memory" in describe(settings)
+    # 1,600 texts of 32 dimensions, or of 8.
+    assert "; embeddings 0.00019 GiB " in describe(settings)
+    fewer = [replace(one, dimensions=8) for one in settings.models]
+    assert "; embeddings 0.000048 GiB " in describe(replace(settings, models=tuple(fewer)))
     monkeypatch.setattr(module, "memory_gib", lambda: 1e-4)
     assert "A run refuses it." in describe(settings)
     with pytest.raises(LcbenchError, match=r"takes about .* of 0\.0001 GiB of memory"):

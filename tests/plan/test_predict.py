@@ -519,6 +519,30 @@ def test_the_machine_is_measured() -> None:
     assert 1e8 < rate < 1e14
 
 
+def test_a_product_of_a_wide_model_takes_as_long() -> None:
+    rows = {hidden: plan_machine._rows("cpu", hidden) for hidden in (384, 768, 1024, 4096)}
+    assert rows == {384: 4096, 768: 4096, 1024: 2304, 4096: 256}
+    assert plan_machine._rows("cuda", 768) == 65536
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "times"), [("modernbert-embed", 8192, 1.8), ("embeddinggemma", 2048, 1.35)]
+)
+def test_windows_of_layers_save_operations_on_a_gpu_alone(
+    name: str, length: int, times: float
+) -> None:
+    settings = read.read({name: composed(f"model={name}")})
+    known = settings.models[0].shape
+    assert known is not None
+    assert known.layer is not None
+    whole = cost.operations(1, length, known)
+    windowed = cost.operations(1, length, known, on_gpu=True)
+    assert whole / windowed == pytest.approx(times, rel=0.03)
+    layer = replace(known.layer, window=None)
+    assert cost.operations(1, length, replace(known, layer=layer), on_gpu=True) == whole
+    assert cost.operations(1, 100, known, on_gpu=True) == cost.operations(1, 100, known)
+
+
 def test_the_machine_is_known_without_torch() -> None:
     code = (
         "import sys; from lcbench.plan.machine import machine_of\n"

@@ -28,6 +28,18 @@ def test_the_end_is_appended_to_each_text(
     assert cut == [plain[0], tokenizer.eos_token_id]
 
 
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("smollm2", "lcbench model=./smollm2"),
+        ("/tmp/s", "lcbench model=/tmp/s"),
+        ("a b", """lcbench 'model="./a b"'"""),
+    ],
+)
+def test_the_command_that_runs_a_folder(folder: str, command: str) -> None:
+    assert smollm2.command(Path(folder)) == command
+
+
 @pytest.mark.exhaustive
 def test_the_folder_reads_the_end_of_a_text(tmp_path: Path) -> None:
     """Half a gigabyte is written and loaded."""

@@ -124,7 +124,15 @@ def check_registry(model: LocatedModel) -> None:
             from, or with other special tokens than requested.
     """
     found, asked = registered(model.name), model.settings.special_tokens
-    tokens = None if found is None else found.special_tokens
+    if found is None:
+        return
+    tokens = found.special_tokens
+    if tokens is None and asked is not None:
+        raise RequestError(
+            f"protocol.prompts=registry: model.special_tokens=[{','.join(asked)}]: mteb leaves "
+            f"{model.name} the special tokens of its own tokenizer. Omit the key, or take "
+            "protocol=model or protocol=paper."
+        )
     if tokens is not None and tokens != asked:
         raise RequestError(
             f"protocol.prompts=registry: mteb adds {' and '.join(tokens) or 'no special token'} to "

@@ -215,7 +215,7 @@ def estimate(
     for model, cells_left in zip(settings.models, left, strict=True):
         if cells_left.known is not None and cells_left.cells:
             memory += _memory(
-                model.name,
+                model,
                 cells_left,
                 prediction,
                 settings,
@@ -249,7 +249,7 @@ def estimate(
 
 
 def _memory(
-    name: str,
+    model: ModelSettings,
     left: predict.ModelCells,
     prediction: predict.Prediction,
     settings: Settings,
@@ -260,7 +260,7 @@ def _memory(
     """Return a line about the memory of a model; none if it is unknown.
 
     Args:
-        name: the model's name.
+        model: the model.
         left: its cells.
         prediction: predicted texts of these, and the machine.
         settings: the request.
@@ -284,10 +284,10 @@ def _memory(
         # Of a device of which only the rate is stated.
         found = replace(found, available=None)
     texts = sum(prediction.cells[cell].texts for cell in left.cells)
-    stored = texts * known.hidden * 4 / 2**30
+    stored = texts * (model.dimensions or known.hidden) * 4 / 2**30
     place = "in the store" if settings.store.folder is not None else "in memory too (store=none)"
     refused = "" if found.fits else " A run refuses it."
-    return [f"{name}: {found}; embeddings {stored:.1g} GiB {place}.{refused}"]
+    return [f"{model.name}: {found}; embeddings {words.gib(stored)} GiB {place}.{refused}"]
 
 
 def _sized(part: Part, settings: Settings) -> Part:

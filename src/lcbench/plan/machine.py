@@ -18,8 +18,11 @@ from lcbench.system.words import several
 # It hardly depends on the length of texts, so that one rate suffices: on two cores, 119 to 137
 # GFLOP/s for Massive's 9 tokens, 13 of STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
 _EFFICIENCY = 0.77
-# Rows of the multiplied matrices, as many as a batch has tokens, and seconds of measurement.
+# Rows of the multiplied matrices, as many as a batch has tokens, and seconds of measurement. For
+# models wider than BERT they are fewer, so that a product takes as long: on two cores one of 4,096
+# rows and columns would take four seconds.
 _ROWS = {"cpu": 4096, "cuda": 65536}
+_WIDTH, _LEAST_ROWS = 768, 256
 _MEASURED_SECONDS = 0.5
 
 # Device files without which torch finds no GPU: NVIDIA's, those of WSL, and AMD's.
@@ -46,6 +49,11 @@ class Machine:
     def kind(self) -> str:
         """The kind of device: `cpu`, `cuda` …"""
         return self.device.partition(":")[0]
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether a run uses an NVIDIA or AMD GPU."""
+        return self.kind == "cuda"
 
     @property
     def key(self) -> str:
@@ -108,7 +116,7 @@ def matmul_rate(device: str, dtype: str, hidden: int) -> float:
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 
-    rows = _ROWS.get(device.partition(":")[0], _ROWS["cpu"])
+    rows = _rows(device.partition(":")[0], hidden)
     left = torch.randn(rows, hidden, device=device, dtype=getattr(torch, weights_dtype(dtype)))
     weight = torch.randn(4 * hidden, hidden, device=device, dtype=left.dtype)
     multiply = Product(weight, None) if is_used(weight) else partial(linear, weight=weight)
@@ -124,3 +132,9 @@ def matmul_rate(device: str, dtype: str, hidden: int) -> float:
             wait()
             best = min(best, time.perf_counter() - started)
     return 2 * rows * hidden * 4 * hidden / best
+
+
+def _rows(kind: str, hidden: int) -> int:
+    """Return the rows of a measured product for a model's width."""
+    rows = _ROWS.get(kind, _ROWS["cpu"])
+    return max(_LEAST_ROWS, rows * _WIDTH**2 // max(_WIDTH, hidden) ** 2)

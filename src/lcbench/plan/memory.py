@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lcbench.encode.batch_size import WITHOUT_LIMIT, tokens_of_batch
 from lcbench.errors import RequestError
 from lcbench.system.cards import MEMORY
 from lcbench.system.hardware import memory_gib
+from lcbench.system.words import gib
 
 if TYPE_CHECKING:
     from lcbench.hub.models import Dimensions
@@ -26,9 +28,6 @@ _LARGEST_COPY = 2**30
 _WIDE, _ATTENDED, _INNER = 4, 4, 2
 # Of attention that is computed as a whole, the copies of [heads, tokens, tokens].
 _WHOLE_COPIES = 3
-_CPU_TOKENS, _GPU_TOKENS = 4096, 65536
-# Texts of a model without a window of its own (T5).
-_WITHOUT_LIMIT = 512
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class Memory:
 
     def __str__(self) -> str:
         """Return it in words."""
-        of = "" if self.available is None else f" of {self.available:.3g}"
+        of = "" if self.available is None else f" of {gib(self.available)}"
         return (
-            f"about {self.needed:.1f}{of} GiB of memory: weights {self.weights:.1f}, batches of "
-            f"texts of {self.tokens:,} tokens {self.batches:.1f}, libraries {_LIBRARIES}"
+            f"about {self.needed:,.1f}{of} GiB of memory: weights {self.weights:,.1f}, batches of "
+            f"texts of {self.tokens:,} tokens {self.batches:,.1f}, libraries {_LIBRARIES}"
         )
 
 
@@ -98,23 +97,24 @@ def memory_of(
     is_cpu = machine.kind == "cpu"
     size = _ITEM_BYTES[machine.dtype]
     windows = [known.window, *(one.encoding.window(known.window) for one in repairs)]
-    tokens = max((one for one in windows if one is not None), default=_WITHOUT_LIMIT)
+    tokens = max((one for one in windows if one is not None), default=WITHOUT_LIMIT)
     plain = weights = known.parameters * size
     in_layers = known.layers * layer.weights * size
     if is_cpu and size == 4 and in_layers <= _LARGEST_COPY:
         weights += in_layers
     widths = _WIDE * known.hidden + _ATTENDED * layer.attended + _INNER * layer.inner
-    in_batch = max(tokens, batch_tokens or (_CPU_TOKENS if is_cpu else _GPU_TOKENS))
     one_text = float(tokens * widths * size)
     if layer.whole:
         one_text += _WHOLE_COPIES * layer.heads * tokens**2 * size
-    batch = one_text * in_batch / tokens
     lanes = machine.cores if is_cpu else 2
+    available = _available(machine, card, spread=spread)
+    room = None if available is None else (available * _GIB - plain) * tokens / one_text
+    planned = batch_tokens or tokens_of_batch(machine.kind, known.hidden, tokens, lanes, room=room)
     return Memory(
         weights=weights / _GIB,
-        batches=lanes * batch / _GIB,
+        batches=lanes * one_text * max(1, planned / tokens) / _GIB,
         least=(plain + one_text) / _GIB,
-        available=_available(machine, card, spread=spread),
+        available=available,
         tokens=tokens,
     )
 
@@ -133,8 +133,8 @@ def check_memory(name: str, memory: Memory | None) -> None:
         return
     raise RequestError(
         f"{name} takes {memory}. Its weights and one text of {memory.tokens:,} tokens alone take "
-        f"{memory.least:.3g} GiB. Take a smaller model.window, protocol.dtype=bfloat16 or a device "
-        "with more memory."
+        f"{gib(memory.least)} GiB. Take a smaller model.window, protocol.dtype=bfloat16 or a "
+        "device with more memory."
     )
 
 

@@ -84,11 +84,13 @@ class FreshTexts:
     longest: int | None = None
     products: int = 1
 
-    def operations(self, texts: float, tokens: float, model: Dimensions) -> float:
+    def operations(
+        self, texts: float, tokens: float, model: Dimensions, *, on_gpu: bool = False
+    ) -> float:
         """Return the floating-point operations of so many of these texts; see `operations`."""
         if self.longest is not None and tokens > texts * self.longest:
             texts = tokens / self.longest
-        return operations(texts, tokens, model, self.products)
+        return operations(texts, tokens, model, self.products, on_gpu=on_gpu)
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,7 @@ def predict(
                 continue
             fresh = tuple(_fresh(cell, size or (), known, encoded, rates, shares=shares))
             costs[cell] = CellCost(
-                encode=_operations(fresh, known) / rate.operations,
+                encode=_operations(fresh, known, machine) / rate.operations,
                 load=load,
                 score=score,
                 fresh=fresh,
@@ -400,32 +402,38 @@ def _length(texts: Texts, window: int | None, chunks: Chunks | None) -> float:
     return average if window is None else min(average, window)
 
 
-def _operations(fresh: Iterable[FreshTexts], known: Dimensions) -> float:
-    return sum(one.operations(one.measured_texts, one.measured_tokens, known) for one in fresh)
+def _operations(fresh: Iterable[FreshTexts], known: Dimensions, machine: Machine) -> float:
+    return sum(
+        one.operations(one.measured_texts, one.measured_tokens, known, on_gpu=machine.is_gpu)
+        for one in fresh
+    )
 
 
-def operations(texts: float, tokens: float, model: Dimensions, products: int = 1) -> float:
+def operations(
+    texts: float, tokens: float, model: Dimensions, products: int = 1, *, on_gpu: bool = False
+) -> float:
     """Return the floating-point operations of a forward pass over texts of equal length.
 
     A layer multiplies each token with its weights, at two operations each, and attention takes 2 ·
     length · width of the queries per token for QKᵀ and as many for its product with V, half of that
-    under a causal mask. Layers of unknown shape are counted like BERT's: 12 · hidden² weights (four
-    matrices of attention, and a feed-forward part four times as wide).
+    under a causal mask. Layers with a window compute it alone on a GPU (`tempscale.unpadded`), and
+    all products with a mask on a CPU. Layers of unknown shape are counted like BERT's: 12 · hidden²
+    weights (four matrices of attention, and a feed-forward part four times as wide).
 
     Args:
         texts: number of texts.
         tokens: number of their tokens.
         model: its dimensions.
         products: products of queries and keys in each layer; SelfExtend has three.
+        on_gpu: whether a GPU computes them.
     """
     if not texts:
         return 0.0
-    layer = model.layer
-    weights, attended = 12 * model.hidden**2, 1.0 * model.hidden
+    layer, length = model.layer, tokens / texts
+    weights, attended = 12 * model.hidden**2, model.hidden * length
     if layer is not None:
-        weights, attended = layer.weights, (0.5 if layer.causal else 1.0) * layer.attended
-    attended *= 2 * (products + 1) * (tokens / texts)
-    return tokens * model.layers * (2 * weights + attended)
+        weights, attended = layer.weights, layer.attended * layer.reach(length, windowed=on_gpu)
+    return tokens * model.layers * (2 * weights + 2 * (products + 1) * attended)
 
 
 class _ScoringSeconds:

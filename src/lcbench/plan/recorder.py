@@ -61,20 +61,21 @@ class Recorder:
 
     def _operations(self, texts: float, tokens: float, cost: CellCost, known: Dimensions) -> float:
         """Return the operations of a cell's encoding, and compare its texts with the estimate."""
+        on_gpu = self._prediction.machine.is_gpu
         estimated_texts = sum(one.texts for one in cost.fresh)
         estimated_tokens = sum(one.tokens for one in cost.fresh)
         # Most were already in a store; it is unknown which.
         if not estimated_tokens or 2 * texts < estimated_texts:
             if not cost.fresh:
-                return operations(texts, tokens, known)
-            return cost.fresh[0].operations(texts, tokens, known)
+                return operations(texts, tokens, known, on_gpu=on_gpu)
+            return cost.fresh[0].operations(texts, tokens, known, on_gpu=on_gpu)
         done = 0.0
         for one in cost.fresh:
             of_texts = one.texts * texts / estimated_texts
             of_tokens = one.tokens * tokens / estimated_tokens
             measured = (one.tokens, one.texts, of_texts, of_tokens)
             sum_up(self._measured.texts, one.key, measured)
-            done += one.operations(of_texts, of_tokens, known)
+            done += one.operations(of_texts, of_tokens, known, on_gpu=on_gpu)
         return done
 
     def save(self, wall_seconds: float | None = None, start_seconds: float | None = None) -> None:

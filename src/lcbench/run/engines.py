@@ -90,7 +90,8 @@ def load_for(
         embeddings if that is not the model's own way (`finish`).
 
     Raises:
-        RequestError: the model and texts as long as its window take more memory than there is.
+        RequestError: the model and texts as long as its window take more memory than there is, or
+            mteb gives texts other special tokens.
     """
     from lcbench.encode import arithmetic
     from lcbench.encode.load import load
@@ -99,6 +100,10 @@ def load_for(
     from lcbench.plan.machine import machine_of
     from lcbench.plan.memory import check_memory, memory_of
 
+    if prompts == "registry":
+        from lcbench.encode.registry import check_registry
+
+        check_registry(model)
     known, machine = dimensions_of(model), machine_of(replace(options, device=device), dtype)
     if known is not None:
         memory = memory_of(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lcbench.errors import RequestError
 from lcbench.hub.cache import is_commit
+from lcbench.hub.layers import STATED, Layer, layer_of
 from lcbench.hub.models import Dimensions, ModelSettings, shipped_models
 from lcbench.hub.truncation import Trained
 from lcbench.settings.values import boolean_of, count_of, one_of
+from lcbench.system.resources import shipped
 
 _SOURCES = ("package", "hub", "folder", "auto")
 _POOLINGS = ("mean", "cls", "lasttoken", "max")
@@ -21,6 +27,9 @@ _LONGEST_LABEL = 60
 def model_settings(config: str, value: Mapping[str, Any]) -> ModelSettings:
     """Return the settings of a model.
 
+    A model that is shipped as a config and asked for by its name on the hub has the values of that
+    config, where the request has none: its revision, special tokens and trained dimensions.
+
     Args:
         config: name of its config.
         value: its keys.
@@ -29,6 +38,9 @@ def model_settings(config: str, value: Mapping[str, Any]) -> ModelSettings:
         RequestError: an invalid value; the message names its key.
     """
     one_of("model.source", value["source"], _SOURCES)
+    own = _shipped_config(config, value)
+    if own is not None:
+        value = {**value, **{key: one for key, one in own.items() if value.get(key) is None}}
     revision = value["revision"]
     trusted = boolean_of("model.trust_remote_code", value["trust_remote_code"])
     if revision is not None and value["source"] in ("package", "folder"):
@@ -54,9 +66,25 @@ def model_settings(config: str, value: Mapping[str, Any]) -> ModelSettings:
         special_tokens=_special_tokens(value.get("special_tokens")),
         dimensions=_count("model.dimensions", value.get("dimensions")),
         trained=_trained(value.get("matryoshka")),
-        is_custom=config not in shipped_models(),
+        is_custom=own is None and config not in shipped_models(),
         label=_text("model.label", value.get("label")),
     )
+
+
+def _shipped_config(config: str, value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the config of a shipped model that is asked for by its name on the hub, or None."""
+    name, source = str(value["name"]), value["source"]
+    # A config of the user's own says what it means; in a list of models a name is its own config.
+    if config not in ("custom", name) or source not in ("hub", "auto"):
+        return None
+    if source == "auto" and Path(os.path.expanduser(name)).is_dir():  # noqa: PTH111
+        return None
+    for one, named in shipped_models().items():
+        if named == name:
+            path = shipped("conf", "conf") / "model" / f"{one}.yaml"
+            found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return found if found["source"] == "hub" else None
+    return None
 
 
 def _pooling(value: Any) -> str | None:
@@ -97,13 +125,42 @@ def _shape(value: Any) -> Dimensions | None:
     if value is None:
         return None
     wanted = ("layers", "hidden", "window")
-    if not isinstance(value, Mapping) or set(value) != set(wanted):
+    if not isinstance(value, Mapping) or not set(wanted) <= set(value):
         raise RequestError(f"model.shape={value} needs all of: {', '.join(wanted)}.")
+    if others := sorted(set(value) - {*wanted, "parameters", *STATED}):
+        raise RequestError(
+            f"model.shape: {', '.join(others)}: besides {', '.join(wanted)} it has parameters and "
+            f"these keys of a model's config.json: {', '.join(STATED)}."
+        )
+    layers, hidden = (count_of(f"model.shape.{key}", value[key]) for key in ("layers", "hidden"))
     return Dimensions(
-        layers=count_of("model.shape.layers", value["layers"]),
-        hidden=count_of("model.shape.hidden", value["hidden"]),
+        layers=layers,
+        hidden=hidden,
         window=_count("model.shape.window", value["window"]),
+        layer=_layer(layers, hidden, {key: value[key] for key in STATED if key in value}),
+        parameters=_count("model.shape.parameters", value.get("parameters")),
     )
+
+
+def _layer(layers: int, hidden: int, stated: Mapping[str, Any]) -> Layer | None:
+    """Return what a token costs in a layer by keys of a `config.json`; None without such keys."""
+    if not stated:
+        return None
+    config: dict[str, Any] = {"num_hidden_layers": layers, "hidden_size": hidden}
+    for key, value in stated.items():
+        if STATED[key] is int:
+            config[key] = count_of(f"model.shape.{key}", value)
+        elif STATED[key] is bool:
+            config[key] = boolean_of(f"model.shape.{key}", value)
+        else:
+            config[key] = str(value)
+    layer = layer_of(config)
+    if layer is None:
+        raise RequestError(
+            f"model.shape: {', '.join(stated)} also needs num_attention_heads and "
+            "intermediate_size of the model's config.json."
+        )
+    return layer
 
 
 def _text(key: str, value: Any) -> str | None:

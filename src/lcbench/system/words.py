@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -40,6 +41,14 @@ def size(count: int) -> str:
         if count < 1000 ** (power + 1) or unit == "TB":
             break
     return f"{count / 1000**power:,.1f} {unit}"
+
+
+def gib(amount: float) -> str:
+    """Return a number of GiB without its unit, in three digits: `0.0023`, `0.55`, `12.3`, `1,510`.
+
+    Below 1 it has two.
+    """
+    return f"{Decimal(f'{amount:.{3 if amount >= 1 else 2}g}'):,f}"
 
 
 def reason_of(error: BaseException) -> str:
