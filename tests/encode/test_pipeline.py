@@ -19,6 +19,8 @@ from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference
 from lcbench.encode import encoder as module
 from lcbench.encode.encoder import Embedded, Encoder, Stopped
 from lcbench.encode.engine import Engine
+from lcbench.encode.replica import Replica
+from lcbench.encode.tokens import Tokenizer
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.score.server import Server, Worker
 from lcbench.score.worker import _RemoteBackend
@@ -279,3 +281,39 @@ def test_threads_hand_over_soon_while_there_is_an_engine(make_model: Callable[[s
     assert sys.getswitchinterval() == pytest.approx(0.0005)
     engine.close()
     assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_a_request_has_the_time_of_its_own_batches(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long one too whose last batch ends after those of the short one that follows it."""
+    pause = 0.04
+    plain = Replica.run
+    long, short = TEXTS[:16], ["one that is short"]
+    left = [len(long)]
+
+    def run(self: Replica, tokenizer: Tokenizer, batch: Any, unscaled: Any = None) -> Any:
+        is_short = batch[0].length == ids
+        left[0] -= not is_short
+        time.sleep(pause if is_short or left[0] else 8 * pause)
+        return plain(self, tokenizer, batch, unscaled)
+
+    engine, (_, model) = engine_of(make_model("bert"), batch_tokens=1, lanes=2)
+    ids = len(model.tokenizer(short[0])["input_ids"])
+    assert ids not in {len(model.tokenizer(text)["input_ids"]) for text in long}
+    engine.embed(NO_REPAIR, ["to begin with"], "document", "")
+    monkeypatch.setattr(Replica, "run", run)
+    began = time.perf_counter()
+    ended: list[str] = []
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(engine.embed, NO_REPAIR, long, "document", "")
+        first.add_done_callback(lambda _: ended.append("long"))
+        time.sleep(pause)
+        second = threads.submit(engine.embed, NO_REPAIR, short, "document", "")
+        second.add_done_callback(lambda _: ended.append("short"))
+    whole = time.perf_counter() - began
+    assert ended == ["short", "long"]
+    spent = [one.result().work.seconds for one in (first, second)]
+    assert 0.8 * whole < sum(spent) <= whole
+    # Two batches are computed at once.
+    assert spent[1] < 4 * pause < 7 * pause < spent[0]

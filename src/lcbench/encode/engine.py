@@ -81,6 +81,8 @@ class _Request:
         is_prepared: whether its texts were looked up and tokenised.
         is_encoded: whether the model is encoding them.
         is_queued: whether all its batches are queued or running.
+        seconds: time that was spent on it; where several are encoded, the time since a batch of any
+            of them was there, for each of its batches.
     """
 
     repair: Repair
@@ -88,6 +90,7 @@ class _Request:
     is_prepared: bool = False
     is_encoded: bool = False
     is_queued: bool = False
+    seconds: float = 0.0
 
     def shares_texts(self, other: _Request) -> bool:
         """Return whether another request computes some of the same embeddings."""
@@ -139,7 +142,8 @@ class Engine:
         self._requests: list[_Request] = []
         # Repair applied to the model; None while it is being changed, or if unknown.
         self._repair: Repair | None = None
-        self._last_end = 0.0
+        # Until when time has been counted.
+        self._counted = 0.0
         self._switch_seconds = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
 
@@ -219,28 +223,43 @@ class Engine:
                             one.look_up(found.embeddings)
                     left = [one for one in found.missing if len(one.keys)]
                     for one in left:
-                        last = request if one is left[-1] else None
-                        self._encode(one, found.embeddings, role, last, work, len(texts))
+                        self._encode(
+                            *(one, found.embeddings, role, request, work),
+                            count=len(texts),
+                            started=started,
+                            is_last=one is left[-1],
+                        )
         finally:
             with self._changed:
                 self._requests.remove(request)
                 self._changed.notify_all()
-                ended = time.perf_counter()
-                work.seconds = ended - started
                 if request.is_encoded:
-                    # Time in which two requests were encoded counts once.
-                    work.seconds = ended - max(started, self._last_end)
-                    self._last_end = ended
+                    self._spend(request, started)
+                    work.seconds = request.seconds
+                else:
+                    work.seconds = time.perf_counter() - started
         return Embedded(found.answer(), work, found.counts)
+
+    def _spend(self, request: _Request, started: float) -> None:
+        """Count the time since a request began, or since time was last counted, as its own.
+
+        The lock must be held.
+        """
+        now = time.perf_counter()
+        request.seconds += max(0.0, now - max(started, self._counted))
+        self._counted = now
 
     def _encode(
         self,
         missing: Missing,
         embeddings: NDArray[np.float32],
         role: Role | None,
-        last_of: _Request | None,
+        request: _Request,
         work: Work,
+        *,
         count: int,
+        started: float,
+        is_last: bool,
     ) -> None:
         """Compute missing embeddings and store them.
 
@@ -248,15 +267,17 @@ class Engine:
             missing: at least one.
             embeddings: array for them.
             role: role of the texts.
-            last_of: request whose last batches these are, if any.
+            request: what they are for.
             work: where the work is added.
             count: texts of the request, for errors.
+            started: when it began.
+            is_last: whether these are its last batches.
         """
 
         def queued() -> None:
-            if last_of is not None:
+            if is_last:
                 with self._changed:
-                    last_of.is_queued = True
+                    request.is_queued = True
                     self._changed.notify_all()
 
         tokens, unscaled = missing.inputs()
@@ -276,6 +297,8 @@ class Engine:
                 done = int(read[batch.texts].sum())
                 work.tokens += done
                 work.padded += batch.padded
+                with self._changed:
+                    self._spend(request, started)
                 with self._reporting:
                     self._on_progress(len(batch.texts), done)
         work.texts += len(np.unique(missing.texts))
