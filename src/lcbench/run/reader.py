@@ -16,7 +16,7 @@ from lcbench.measures.inside import Chosen, Inside, InsideOptions, choose
 from lcbench.measures.weighting import pools_by_mean
 from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.run.figures import word_vectors
-from lcbench.system.words import clock
+from lcbench.system.words import clock, gib
 
 if TYPE_CHECKING:
     import numpy as np
@@ -308,7 +308,7 @@ class InsideReader:
         longest = self.chosen.lengths[-1]
         observer.say(
             f"attention of texts of {longest:,} tokens takes up to "
-            f"{memory_needed(self._copy, longest):.2f} GiB, besides the model",
+            f"{gib(memory_needed(self._copy, longest))} GiB, besides the model",
             dim=True,
         )
 
