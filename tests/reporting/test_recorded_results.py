@@ -23,7 +23,7 @@ def test_the_recorded_numbers_follow_from_the_recorded_cells(
             "demo",
             *(
                 f"minilm/{one}"
-                for one in ("docs", "extension", "mirror", "mirror_repairs", "repairs", "tuned")
+                for one in ("docs", "extension", "mirror", "mirror_repairs", "repairs", "tuned", "windows")
             ),
         )
     ]
