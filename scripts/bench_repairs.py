@@ -8,6 +8,7 @@ model of its size with random weights, since speed does not depend on them.
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import tempfile
@@ -24,6 +25,7 @@ import bench_support as support
 import numpy as np
 from markdown_table import table
 from omegaconf import OmegaConf
+from scipy import stats
 
 from lcbench.encode.encoder import Counters
 from lcbench.encode.load import load
@@ -44,8 +46,10 @@ BEGINNING = 120
 # Documents of the docs suite, and of its long ones, of more than 512 words.
 DOCUMENTS, LONG_DOCUMENTS = 10, 2
 MINUTES = 4.5
-# A repair below it is named under the table.
+# A repair significantly below it is named under the table.
 ENOUGH = 0.95
+# Fewer rounds have no interval.
+LEAST_ROUNDS = 3
 # `max` is not for all tasks of the sweep; the others are, but most models have no such positions.
 _EXTENDING = ("linear", "yarn", "longrope", "window")
 _BESIDES = ({"chunks": "max"}, *({"extend": {one: 1024}} for one in _EXTENDING))
@@ -82,26 +86,32 @@ class Cost:
 
     Attributes:
         runs: encodings under it.
-        rates: tokens per second under it, and of the baseline before it, in each round; of texts of
-            which both read as many tokens.
+        rates: tokens per second in each round, relative to the mean of the baseline before and
+            after; of texts of which both read as many tokens.
         times: seconds, relative to the mean of the baseline before and after.
         memory: most memory of the process, less that of the baseline before, in bytes; None: not
             known on this system.
     """
 
     runs: list[Run] = field(default_factory=list)
-    rates: list[tuple[float, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     memory: int | None = None
 
     @property
     def relative(self) -> float:
-        """Tokens per second of the fastest encoding, relative to the fastest of the baseline.
+        """The geometric mean of the rounds' rates."""
+        return statistics.geometric_mean(self.rates)
 
-        As many of both are compared. What else a machine does slows some encodings down and makes
-        none faster.
-        """
-        return max(own for own, _ in self.rates) / max(base for _, base in self.rates)
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval, by Student's t over the rounds; all numbers if there is one round."""
+        count = len(self.rates)
+        if count < LEAST_ROUNDS:
+            return 0.0, math.inf
+        error = statistics.stdev(map(math.log, self.rates)) / math.sqrt(count)
+        factor = math.exp(float(stats.t.ppf(0.975, count - 1)) * error)
+        return self.relative / factor, self.relative * factor
 
 
 class Bench:
@@ -187,12 +197,12 @@ def costs_of(
             run, after = bench.once(repair), bench.once(NO_REPAIR)
             cost = found[repair]
             cost.runs.append(run)
-            if repair.extension is None:
-                cost.rates.append((run.rate, before.rate))
-            else:
+            three = [before.rate, run.rate, after.rate]
+            if repair.extension is not None:
                 # A token costs more the longer its text is.
-                base, own = (bench.once(one, beginnings=True) for one in (NO_REPAIR, repair))
-                cost.rates.append((own.rate, base.rate))
+                turns = (NO_REPAIR, repair, NO_REPAIR)
+                three = [bench.once(one, beginnings=True).rate for one in turns]
+            cost.rates.append(three[1] / statistics.mean((three[0], three[2])))
             cost.times.append(run.seconds / statistics.mean((before.seconds, after.seconds)))
             before = after
         longest = max(longest, time.perf_counter() - started)
@@ -319,23 +329,23 @@ def section(title: str, found: dict[Repair, Cost], documents: int) -> list[str]:
     rows = []
     slow = []
     for repair, cost in found.items():
-        rate, ratios = cost.relative, [own / base for own, base in cost.rates]
+        low, high = cost.interval
         run = cost.runs[0]
         rows.append(
             [
                 str(repair),
                 f"{statistics.median(one.rate for one in cost.runs):,.0f}",
-                f"{rate:.2f}",
-                f"{min(ratios):.2f} to {max(ratios):.2f}",
+                f"{cost.relative:.2f}",
+                "–" if high == math.inf else f"{low:.2f} to {high:.2f}",
                 f"{run.tokens / documents:,.0f}",
                 f"{statistics.median(cost.times):.2f}",
                 f"{run.vectors:.3g}",
                 "–" if cost.memory is None else f"{cost.memory / _MIB:+,.0f}",
             ]
         )
-        if rate < ENOUGH:
+        if high < ENOUGH:
             slow.append(str(repair))
-    heading = ["repair", "tokens/s", "relative", "range", "tokens", "time", "vectors", "MiB"]
+    heading = ["repair", "tokens/s", "relative", "95 %", "tokens", "time", "vectors", "MiB"]
     rounds = len(next(iter(found.values())).runs)
     return [
         f"## {title}",
@@ -344,7 +354,7 @@ def section(title: str, found: dict[Repair, Cost], documents: int) -> list[str]:
         "",
         *table(heading, rows),
         "",
-        f"Below {ENOUGH} of the baseline's tokens per second: {', '.join(slow) or 'none'}.",
+        f"Significantly below {ENOUGH} of the baseline: {', '.join(slow) or 'none'}.",
     ]
 
 
@@ -361,10 +371,9 @@ def page(found: Sequence[tuple[str, dict[Repair, Cost]]], documents: int) -> lis
         "comes from the store.",
         "",
         "- tokens/s: those that the model reads, the median of the rounds.",
-        "- relative: the fastest encoding, relative to the fastest of the baseline just before it;",
-        "  range: of single rounds. Extensions are compared on the documents' beginnings, of which",
-        "  the baseline reads as much. The first row is the baseline itself: how much chance there",
-        "  is in the numbers.",
+        "- relative: to the mean of the baseline just before and after, the mean of the rounds and",
+        "  its 95 % interval. Extensions are compared on the documents' beginnings, of which the",
+        "  baseline reads as much. The first row is the baseline itself.",
         "- tokens: read of a document; time: of all documents, relative to the baseline.",
         "- vectors: of a document.",
         "- MiB: the most memory of the process, less that of the baseline before, measured once.",

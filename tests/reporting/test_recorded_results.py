@@ -23,7 +23,15 @@ def test_the_recorded_numbers_follow_from_the_recorded_cells(
             "demo",
             *(
                 f"minilm/{one}"
-                for one in ("docs", "extension", "mirror", "mirror_repairs", "repairs", "tuned", "windows")
+                for one in (
+                    "docs",
+                    "extension",
+                    "mirror",
+                    "mirror_repairs",
+                    "repairs",
+                    "tuned",
+                    "windows",
+                )
             ),
         )
     ]

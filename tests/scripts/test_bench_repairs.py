@@ -7,6 +7,7 @@ from typing import Any
 import bench_repairs as bench
 import numpy as np
 import pytest
+from scipy import stats
 
 from lcbench.encode.load import load
 from lcbench.repair.repair import NO_REPAIR, parse
@@ -34,7 +35,7 @@ def found(make_model: Callable[[str], Path]) -> Any:
 def test_each_repair_is_measured_beside_the_baseline(found: Any) -> None:
     for cost in found.values():
         assert len(cost.runs) == len(cost.rates) == len(cost.times) == 1
-        assert min(*cost.rates[0], cost.times[0], cost.runs[0].seconds) > 0
+        assert min(cost.rates[0], cost.times[0], cost.runs[0].seconds) > 0
         assert cost.memory is None or abs(cost.memory) < 2**30
 
 
@@ -71,17 +72,22 @@ def test_the_peak_is_that_of_the_work() -> None:
 
 
 def test_the_page_names_what_is_slow(found: Any) -> None:
-    rates = [(97.0, 100.0), (94.0, 100.0), (50.0, 80.0)]
-    fast = bench.Cost([bench.Run(1.0, 100, 1.0)] * 3, rates, [1.0] * 3, 2**20)
-    half = [(51.0, 100.0), (50.0, 100.0), (48.0, 80.0)]
-    slow = bench.Cost([bench.Run(4.0, 200, 2.5)] * 3, half, [1.9] * 3, None)
+    fast = bench.Cost([bench.Run(1.0, 100, 1.0)] * 4, [0.9, 0.98, 0.95, 0.99], [1.0] * 4, 2**20)
+    slow = bench.Cost([bench.Run(4.0, 200, 2.5)] * 4, [0.51, 0.5, 0.5, 0.6], [1.9] * 4, None)
+    once = bench.Cost([bench.Run(4.0, 200, 2.5)], [0.5], [1.9], None)
+    assert once.interval == (0, np.inf)
+    for one, expected in ((fast, "0.89 to 1.02"), (slow, "0.46 to 0.61")):
+        logs = np.log(one.rates)
+        ends = np.exp(stats.t.interval(0.95, 3, logs.mean(), stats.sem(logs)))
+        assert one.interval == pytest.approx(tuple(ends))
+        assert expected == f"{ends[0]:.2f} to {ends[1]:.2f}"
     costs = {NO_REPAIR: fast, parse({"attend": "calibrate"}): slow}
     text = "\n".join(bench.page([("MiniLM", costs)], 2))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    assert ["τ = 1", "100", "0.97", "0.62 to 0.97", "50", "1.00", "1", "+1"] in rows
+    assert ["τ = 1", "100", "0.95", "0.89 to 1.02", "50", "1.00", "1", "+1"] in rows
     name = "calibrate=128,strength=0.5"
-    assert [name, "50", "0.51", "0.50 to 0.60", "100", "1.90", "2.5", "–"] in rows
-    assert f"Below 0.95 of the baseline's tokens per second: {name}." in text
+    assert [name, "50", "0.53", "0.46 to 0.61", "100", "1.90", "2.5", "–"] in rows
+    assert f"Significantly below 0.95 of the baseline: {name}." in text
 
 
 def test_the_repairs_are_those_of_the_sweep_that_suit(minilm_folder: Path, tmp_path: Path) -> None:
