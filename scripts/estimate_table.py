@@ -29,7 +29,7 @@ OUT = Path(__file__).parents[1] / "results" / "bench" / "estimate.md"
 LEAST, MOST = 0.67, 1.5
 # Where texts of one's own are, in the folder of a request.
 OWN = "own"
-_OWN_DOCUMENTS = 40
+_OWN_DOCUMENTS = 150
 _TOOK = re.compile(r"estimated ([\d:]+), took ([\d:]+)")
 
 
@@ -65,16 +65,11 @@ class Row:
 
 def suites(window: int) -> Mapping[str, Sequence[str]]:
     """Return the overrides of each request."""
-    small = ["docs.documents=30", "docs.long_documents=8", "docs.clustering_sets=2"]
+    small = ["docs.documents=60", "docs.long_documents=20", "docs.clustering_sets=4"]
+    tasks = "tasks=[DocstringRetrieval,DocstringReranking]"
     return {
-        "docs, limited": [
-            *("suite=docs", "tau=1", "limit=10", "docs.synthetic_documents=2", *small),
-            f"model.window={window}",
-        ],
-        "quick": [
-            *("sweep=quick", "tau=1", "limit=5", "docs.documents=40", "docs.long_documents=10"),
-            f"model.window={window // 2}",
-        ],
+        "docs": ["suite=docs", "tau=1", *small, f"model.window={window}"],
+        "two tasks": [tasks, "tau=1", "docs.documents=200", f"model.window={window // 2}"],
         "own folder": [f"tasks=./{OWN}", "tau=1", f"model.window={window}"],
     }
 
@@ -225,7 +220,7 @@ def page(rows: Sequence[Row], window: int) -> str:
     inside = sum(LEAST <= row.ratio <= MOST for row in rows)
     return (
         "# Estimated and actual time\n\n"
-        f"`scripts/estimate_table.py`, window {window} (half of it in `quick`), an empty cache "
+        f"`scripts/estimate_table.py`, window {window} (of two tasks, half of it), an empty cache "
         f"before each: {support.machine()} {inside} of {len(rows)} ratios are between {LEAST} and "
         f"{MOST}.\n\n" + "\n".join(table(header, lines, right=range(2, len(header)))) + "\n"
     )

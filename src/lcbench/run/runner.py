@@ -170,6 +170,12 @@ class Runner:
                 for model in self._grid.cells_of:
                     if model.name in registered:
                         check_registry(model)
+            # Of the machine while nothing else runs on it.
+            models = {cell.model for cell in cells}
+            cost.measure(
+                [dimensions_of(one) for one in self._grid.cells_of if one.name in models],
+                machine.machine_of(self._options.engine, self._dtype),
+            )
             # All quick checks are done. Scoring processes load their libraries meanwhile.
             self._pool.warm_up()
             import_libraries("mteb", "sentence_transformers")
