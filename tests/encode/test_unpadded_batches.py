@@ -128,7 +128,10 @@ def test_by_default_texts_are_padded_on_a_cpu_only(
     make_model: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def on_the_cpu(located: Any, *, device: str, dtype: str, attention: str | None) -> Any:
+    def on_the_cpu(
+        located: Any, *, device: str, dtype: str, attention: str | None, spread: bool
+    ) -> Any:
+        assert not spread
         return load(located, device="cpu", dtype=dtype, attention=attention)
 
     monkeypatch.setattr("lcbench.encode.load.load", on_the_cpu)

@@ -336,7 +336,7 @@ def test_a_model_that_cannot_be_scaled_is_refused_before_anything_is_scored(
     model = ["model=custom", f"model.name={make_model('canine')}"]
     done = run(*model, "tau=0.7", "tasks=[DocstringReranking]", "results_dir=runs", *SMALL)
     assert done.returncode == 2
-    assert "local/model was refused: CanineModel neither uses the attention" in done.stderr
+    assert "local/model was refused: τ = 0.7: CanineModel neither uses the attention" in done.stderr
     assert json_results(tmp_path / "runs") == []
 
 
