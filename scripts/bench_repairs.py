@@ -105,7 +105,7 @@ class Cost:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95 % interval, by Student's t over the rounds; all numbers if there is one round."""
+        """Its 95 % interval, by Student's t over the rounds; unbounded for fewer than three."""
         count = len(self.rates)
         if count < LEAST_ROUNDS:
             return 0.0, math.inf

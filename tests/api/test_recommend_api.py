@@ -275,6 +275,11 @@ def test_a_repair_that_the_model_does_not_obey_is_left_out(
     (warning,) = (one for one in progress.warnings if "left out" in one)
     assert warning.startswith("τ = layers_0=1,1=0.8 is left out: ")
     assert "shared by layers of different temperatures" in warning
+    # Nothing is left to be scored but what is left out.
+    progress = Recorded()
+    again = lcbench.tune(make_model("albert"), **{**keys, "progress": progress})
+    assert again.content == tuned.content
+    assert any("left out" in one for one in progress.warnings)
     with pytest.raises(RequestError, match=r"τ = layers_0=1,1=0\.8: .* is shared by layers"):
         lcbench.tune(make_model("albert"), **keys, leave_out_unsuited=False)
 

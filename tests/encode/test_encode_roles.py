@@ -299,7 +299,7 @@ def test_texts_that_become_messages_of_a_chat_are_said(
     (warning,) = warnings
     read = model.tokenizer.decode(model.preprocess(["a text"])["input_ids"][0])
     assert "be kind a text" in read
-    assert ": “a text” is 6 tokens, not 4. A model that was made for plain texts needs" in warning
+    assert ": “a text” is 6 tokens, not 4. If the model was trained on plain texts" in warning
     # One that an older version has saved, without a word of chats, reads texts as before.
     shutil.copy(inner / "chat_template.jinja", tmp_path / "chat" / "chat_template.jinja")
     path = tmp_path / "chat" / "sentence_bert_config.json"

@@ -287,7 +287,7 @@ def test_a_request_has_the_time_of_its_own_batches(
     make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a long one too whose last batch ends after those of the short one that follows it."""
-    pause = 0.04
+    pause = 0.1
     plain = Replica.run
     long, short = TEXTS[:16], ["one that is short"]
     left = [len(long)]

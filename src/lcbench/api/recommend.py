@@ -109,8 +109,8 @@ def recommend_asked(
     write()
     try:
         if test is not None and repair is not None:
-            asked_again = replace(test, repairs=(NO_REPAIR, repair))
-            content["test"], line = _tested(asked_again, asked, observer, stop)
+            test = replace(test, repairs=(NO_REPAIR, repair))
+            content["test"], line = _tested(test, asked, observer, stop)
             lines.append(line)
             write()
         if asked.out is not None:

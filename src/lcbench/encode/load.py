@@ -128,8 +128,7 @@ def _refuse_offloaded(name: str, model: SentenceTransformer) -> None:
     """
     transformer: Any = model[0]
     places = getattr(getattr(transformer, "model", None), "hf_device_map", None) or {}
-    where = {str(one) for one in places.values()}
-    if where & {"cpu", "disk"} and where != {"cpu"}:
+    if {"cpu", "disk"} & {str(one) for one in places.values()}:
         raise RequestError(
             f"engine.devices=spread: {name} does not fit into the memory of all GPUs together. "
             "Take protocol.dtype=bfloat16, or GPUs that nothing else uses."

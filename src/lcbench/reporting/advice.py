@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcbench.reporting.notes import listed
-from lcbench.reporting.score_table import BASELINE, Block, ScoreTable, distance
+from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable, distance
 from lcbench.reporting.statistics import Recommendation
+from lcbench.reporting.table1 import column_means
 from lcbench.tasks.suites import averaged_columns
 from lcbench.tuning.recommend import FEWEST, FEWEST_TASKS, LEAST_CHANGED, Part, recommend
 from lcbench.uncertainty.clusters import digest_of_names
@@ -173,7 +174,11 @@ def recommend_block(
         return replace(found, why=f"the items of {listed(left_out)} are not known")
     if not policies:
         return replace(found, why="no repair has results of all tasks")
-    raw = _average([[block.scores_of(task)[BASELINE] for task in one] for one in columns])
+    raw = column_means(
+        [task for task in block.tasks if task.task in of_model],
+        BASELINE,
+        [column for column in table.columns if any(task in of_model for task in column.tasks)],
+    )[AVERAGE]
     by_column = [
         [_of_policies(of_model[task], policies) for task in of_column] for of_column in columns
     ]
@@ -210,17 +215,6 @@ def recommend_block(
     return replace(
         found, advice=recommend(parts, seed=seed, few=few, changed=1 if few else LEAST_CHANGED)
     )
-
-
-def _average(columns: Sequence[Sequence[float | None]]) -> float | None:
-    """Return the mean over columns of the mean over their tasks; None: a score is missing."""
-    total = 0.0
-    for column in columns:
-        for score in column:
-            if score is None:
-                return None
-            total += score / len(column) / len(columns)
-    return total
 
 
 def _of_policies(one: TaskDifferences, policies: Sequence[str]) -> list[Part]:

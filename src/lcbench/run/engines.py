@@ -135,10 +135,10 @@ def load_for(
     )
     if (chat := tokens_of_chat(loaded)) is not None:
         observer.warn(
-            f"{model.name}: as sentence-transformers does, each text is read as a message of a "
-            f"chat, by the chat template of the tokenizer: “a text” is {chat[0]:,} tokens, not "
-            f"{chat[1]:,}. A model that was made for plain texts needs a folder without the "
-            "template (chat_template.jinja, or chat_template in tokenizer_config.json)."
+            f"{model.name}: each text is read as a chat message, as sentence-transformers does "
+            f"with the tokenizer's chat template: “a text” is {chat[0]:,} tokens, not {chat[1]:,}. "
+            "If the model was trained on plain texts, remove the template from its folder "
+            "(chat_template.jinja, or chat_template in tokenizer_config.json)."
         )
     notes: dict[str, str] = {}
     if prompts == "registry":

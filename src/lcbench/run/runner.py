@@ -319,7 +319,9 @@ class Runner:
             )
             texts = self._kinds_of_texts(model, cells)
             self._check_roles(model, loaded, texts, cells)
-            cells, proofs = self._proven(model, loaded, cells, progress)
+            cells, proofs = self._proven(loaded, cells, progress)
+            if not cells:
+                return
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
             check_chunks(model.name, loaded, [cell.repair for cell in cells], prompt_of, texts)
@@ -399,11 +401,7 @@ class Runner:
             engine.close()
 
     def _proven(
-        self,
-        model: LocatedModel,
-        loaded: SentenceTransformer,
-        cells: Sequence[Cell],
-        progress: Progress,
+        self, loaded: SentenceTransformer, cells: Sequence[Cell], progress: Progress
     ) -> tuple[Sequence[Cell], dict[Repair, dict[str, Any] | None]]:
         """Prove that a model obeys its repairs, and leave out those that it does not, if asked.
 

@@ -100,9 +100,12 @@ def _read_choose(config: DictConfig) -> ChooseSettings:
         raise RequestError(
             f"models={value['models']}: a repair is recommended for one model: model=NAME."
         )
-    if read_run(config).launch.name != "local" or value["engine"]["devices"] is not None:
+    if read_run(config).launch.name != "local" or value["engine"]["devices"] not in (
+        None,
+        "spread",
+    ):
         raise RequestError(
-            "`lcbench tune` runs here, on one device. A sweep of the same repairs may use others; "
+            "`lcbench tune` runs here, in one process. A sweep of the same repairs may use others; "
             "`lcbench tune` with the same results_dir= then reads its results."
         )
     out = path_of("out", value["out"])

@@ -325,7 +325,7 @@ def route_of(router: Any, role: str | None) -> str:
 
 
 def score_any_two_labels(task: AbsTaskClassification) -> None:
-    """Let a classification task be scored whose texts have two labels, neither of them 1.
+    """Let mteb score a classification whose texts have two labels, neither of them 1.
 
     mteb takes two labels for a yes and a no, and adds the average precision, which scikit-learn
     refuses unless yes is 1. Texts with two labels of several (a sample, say) then have no score at
