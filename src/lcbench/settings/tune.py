@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lcbench.errors import RequestError
 from lcbench.hub.models import ModelSettings
 from lcbench.repair.repair import PARTS, Repair, parse_all
+from lcbench.repair.values import shown
 from lcbench.settings.own_texts import HubAccess
 from lcbench.settings.read import own_in, read_model, read_run, resamples_of, tasks_named
 from lcbench.settings.sources import shipped_sources
@@ -98,7 +99,7 @@ def _read_choose(config: DictConfig) -> ChooseSettings:
         )
     if value["models"] is not None:
         raise RequestError(
-            f"models={value['models']}: a repair is recommended for one model: model=NAME."
+            f"models={shown(value['models'])}: a repair is recommended for one model: model=NAME."
         )
     if read_run(config).launch.name != "local" or value["engine"]["devices"] not in (
         None,

@@ -175,7 +175,7 @@ CASES: list[tuple[str, Files, Any, str]] = [
         "texts of one sentence",
         {"a.jsonl": '{"text": "one"}\n{"text": "two"}\n'},
         "a.jsonl",
-        r"a\.jsonl: 0 query with a relevant document, and retrieval needs at least 1\. Left out: "
+        r"a\.jsonl: 0 queries with a relevant document, and retrieval needs at least 1\. Left out: "
         r"texts of one sentence \(2\)\.",
     ),
     (
