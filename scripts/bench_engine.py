@@ -522,7 +522,7 @@ def _evaluate(model: Any, tasks: list[Any], batch: int | None) -> dict[str, floa
 def _metered(
     meter: Meter, order: Order, total: float, scores: dict[str, dict[str, float]]
 ) -> Measurement:
-    from lcbench.plan.predict import operations
+    from lcbench.plan.fresh import operations
 
     shape = _shape(support.read(order.overrides, order.model))
     return Measurement(
@@ -637,7 +637,7 @@ def _from_results(settings: Any, cells: Sequence[Any]) -> Measurement:
 
 def _operations(files: Any, record: Mapping[str, Any], shape: Any) -> float:
     """Return the floating-point operations of what a cell had encoded."""
-    from lcbench.plan.predict import operations
+    from lcbench.plan.fresh import operations
 
     tokens = record["encoded_tokens"]
     return operations(tokens / _mean_length(files, record), tokens, shape) if tokens else 0.0

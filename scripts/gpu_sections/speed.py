@@ -212,7 +212,7 @@ class Prepared:
     def operations(self) -> float:
         """Floating-point operations of a round that its tokens need, without padding."""
         from lcbench.hub.models import Dimensions
-        from lcbench.plan.predict import operations
+        from lcbench.plan.fresh import operations
 
         shape = self.workload.shape
         dimensions = Dimensions(shape.layers, shape.hidden, self.workload.window)

@@ -40,7 +40,7 @@ RATE = 1e12
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine of a certain speed, on which nothing was run before."""
     monkeypatch.setattr("lcbench.plan.predict.matmul_rate", lambda device, dtype, hidden: RATE)
-    monkeypatch.setattr(plan_machine, "_EFFICIENCY", 0.5)
+    monkeypatch.setattr(plan_machine, "_EFFICIENCY", ((384, 0.5), (768, 0.5)))
     monkeypatch.setattr(plan_rates, "_FILE", JsonCache("rates.json", tmp_path))
 
 

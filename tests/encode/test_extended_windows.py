@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engines import encoder_of, engine_of, largest_difference, memory
+from engines import NOISE_FLOOR, encoder_of, engine_of, largest_difference, memory
 from numpy.typing import NDArray
 
 from lcbench.encode import forward
@@ -49,7 +49,7 @@ def test_one_engine_serves_several_windows(
         found.append({repair: encoder.embed(TEXTS) for repair, encoder in encoders.items()})
     first, second = found
     for repair in REPAIRS:
-        assert np.array_equal(first[repair], second[repair])
+        assert largest_difference(first[repair], second[repair]) < NOISE_FLOOR
         assert max(encoders[repair].lengths(TEXTS)) == repair.window(48)
     assert model.max_seq_length == 48
     # They differ where there is more to read, and nowhere else where short texts are kept.
@@ -90,7 +90,7 @@ def test_batches_are_planned_for_what_a_repair_reads(
     engine, (located, model) = engine_of(make_model("bert"))
     planned = []
     for repair in (NO_REPAIR, LONG, Repair(parse(0.7)), LONG):
-        under(repair, engine, located, model).embed(TEXTS[:3])
+        under(repair, engine, located, model).embed(TEXTS[60:63])
         engine.flush()
         planned.append(engine.arithmetic()["batch_tokens"])
     assert asked == [48, 130]
@@ -100,7 +100,10 @@ def test_batches_are_planned_for_what_a_repair_reads(
 
 def test_the_store_keeps_extensions_apart(make_model: Callable[[str], Path]) -> None:
     store, folder = memory(), make_model("bert")
-    for repair, encoded in ((NO_REPAIR, 120), (LONG, 120), (NO_REPAIR, 0), (LONG, 0)):
+    _, (located, model) = engine_of(folder)
+    longer = sum(one.length > 48 for one in Tokenizer(model).at(130).tokenize(TEXTS, ""))
+    assert 0 < longer < 120
+    for repair, encoded in ((NO_REPAIR, 120), (LONG, longer), (NO_REPAIR, 0), (LONG, 0)):
         engine, (located, model) = engine_of(folder, store)
         encoder = under(repair, engine, located, model)
         encoder.embed(TEXTS)

@@ -14,8 +14,9 @@ import pytest
 from composed import composed
 
 from lcbench.hub.models import Dimensions
+from lcbench.plan import fresh as cost
 from lcbench.plan import machine as plan_machine
-from lcbench.plan import predict as cost
+from lcbench.plan import predict as plan_predict
 from lcbench.plan import rates as plan_rates
 from lcbench.plan.machine import Machine
 from lcbench.plan.predict import (
@@ -29,6 +30,7 @@ from lcbench.plan.predict import (
 )
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.plan.recorder import Recorder
+from lcbench.repair.chunks import Chunks
 from lcbench.repair.extension import Extension
 from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell, Protocol
@@ -39,9 +41,9 @@ from lcbench.system import words as system_words
 from lcbench.system.json_cache import JsonCache
 from lcbench.tasks.mteb_tasks import MtebSource
 from lcbench.tasks.registry import TaskChoice
-from lcbench.tasks.source import Part, Texts
+from lcbench.tasks.source import CHARACTERS_PER_TOKEN, Part, Texts
 from lcbench.tasks.suites import resolve
-from lcbench.tempscale.policy import BASELINE, ByRole, Constant, ModelShape, Policy
+from lcbench.tempscale.policy import BASELINE, ByRole, Constant, ModelShape, Policy, parse
 
 CPU = Machine("a processor", "cpu", 2, "float32")
 GPU = Machine("a GPU", "cuda:1", 8, "float32")
@@ -50,7 +52,7 @@ SMALL = Dimensions(layers=1, hidden=1, window=100)
 SHAPE = ModelShape(layers=1, window=100, position_bias=False)
 PROTOCOL = Protocol("paper", "none", "float32", "test", None, None, None)
 # Texts of so many characters are estimated at ten tokens, two of them special.
-TEN = 8 * cost.CHARACTERS_PER_TOKEN
+TEN = 8 * CHARACTERS_PER_TOKEN
 FIRST, SECOND, SEARCH = "STSBenchmark", "STS13", "NFCorpus"
 SIZES = {
     # Both read the same column; the second has 100 texts more of it.
@@ -218,7 +220,7 @@ def record(
 def test_a_run_is_predicted_from_its_own_records(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e9)
+    monkeypatch.setattr(plan_predict, "matmul_rate", lambda device, dtype, hidden: 1e9)
     cells = grid([BASELINE, Constant(0.9)], FIRST, SECOND, SEARCH)
     records = [
         # The first two have half as many tokens again as reckoned, the third has other texts.
@@ -359,7 +361,7 @@ def test_selfextend_is_estimated_with_three_products_of_queries_and_keys(
 def test_the_nearest_width_stands_in_and_another_machine_does_not(
     request_: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "matmul_rate", lambda device, dtype, hidden: 1e6)
+    monkeypatch.setattr(plan_predict, "matmul_rate", lambda device, dtype, hidden: 1e6)
     cells = grid([BASELINE], FIRST)
     widths = rates()
     widths.encoding[f"{CPU.key}|1000"] = [1.0, 1.0]
@@ -370,7 +372,7 @@ def test_the_nearest_width_stands_in_and_another_machine_does_not(
     assert one.encode_seconds == pytest.approx(operations / 64_000, rel=1e-3)
     other = replace(CPU, cores=4)
     one = predict(PARTS, [ModelCells(wider, cells)], machine=other, processes=0, rates=widths)
-    assert one.encode_seconds == pytest.approx(operations / (1e6 * 0.77), rel=1e-3)
+    assert one.encode_seconds == pytest.approx(operations / (1e6 * 0.65), rel=1e-3)
     assert not one.at_least
     one = predict(PARTS, [ModelCells(wider, cells)], machine=GPU, processes=0, rates=widths)
     assert one.encode_seconds == pytest.approx(operations / 1e6, rel=1e-3)
@@ -541,6 +543,45 @@ def test_windows_of_layers_save_operations_on_a_gpu_alone(
     layer = replace(known.layer, window=None)
     assert cost.operations(1, length, replace(known, layer=layer), on_gpu=True) == whole
     assert cost.operations(1, 100, known, on_gpu=True) == cost.operations(1, 100, known)
+
+
+def test_texts_that_a_repair_leaves_as_they_are_are_not_counted_again(
+    request_: Settings,
+) -> None:
+    # Ten tokens a text on average. Of lengths that are distributed exponentially, e^-2 are above
+    # 20, with 3 · e^-2 of the tokens; a window of 100 takes e^-10 of them away.
+    late, early = parse({"length": {"logn": 20}}), parse({"length": {0: 0.9, 20: 0.8}})
+    cells = grid([BASELINE, late, early], FIRST)
+    one = predicted(request_, cells)
+    base, spared, changed = (one.cells[cell] for cell in cells)
+    assert (base.texts, changed.texts) == (200, 200)
+    assert spared.texts == pytest.approx(200 * math.exp(-2), rel=1e-6)
+    assert spared.tokens == pytest.approx(2000 * 3 * math.exp(-2), rel=2e-3)
+    # Without the baseline's, all are encoded.
+    (alone,) = predicted(request_, grid([late], FIRST)).cells.values()
+    assert (alone.texts, alone.tokens) == (200, pytest.approx(2000, rel=1e-3))
+    # Chunks as long as the window: hardly any text has two. With a part besides them, the shorter
+    # of both limits counts.
+    whole = Cell("some/model", "r", Repair(chunks=Chunks("mean", 50)), FIRST, PROTOCOL)
+    both = replace(whole, repair=Repair(late, chunks=Chunks("mean", 50)))
+    one = predicted(request_, [*grid([BASELINE], FIRST), whole, both])
+    assert one.cells[whole].texts == pytest.approx(200 * math.exp(-5), rel=1e-6)
+    assert one.cells[both].texts == pytest.approx(200 * math.exp(-2), rel=1e-6)
+
+
+def test_the_texts_above_a_length_are_measured_on_their_own(request_: Settings) -> None:
+    cells = grid([BASELINE, parse({"length": {"logn": 20}})], FIRST)
+    recorder = Recorder(predicted(request_, cells))
+    seconds = dict.fromkeys(("seconds_encode", "seconds_load", "seconds_score"), 1.0)
+    for cell, texts, tokens in zip(cells, (190, 40), (1900, 1000), strict=True):
+        recorder.record(
+            cell,
+            {"encoded_texts": texts, "encoded_tokens": tokens, "seconds_items": 0.0, **seconds},
+        )
+    recorder.save()
+    after = predicted(request_, cells, measured=read_rates())
+    assert [after.cells[cell].texts for cell in cells] == pytest.approx([190, 40])
+    assert [after.cells[cell].tokens for cell in cells] == pytest.approx([1900, 1000])
 
 
 def test_the_machine_is_known_without_torch() -> None:

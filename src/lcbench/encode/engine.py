@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +193,7 @@ class Engine:
         started, work = time.perf_counter(), Work()
         repair = request.repair
 
-        def open_shelf(in_chunks: bool) -> tuple[Context, Shelf]:
-            kept = repair if in_chunks else replace(repair, chunks=None)
+        def open_shelf(kept: Repair) -> tuple[Context, Shelf]:
             context = self._context(kept, prompt, role)
             return context, self._store.shelf(context)
 
@@ -205,7 +204,8 @@ class Engine:
             found = wanted(
                 texts,
                 self._forward.dimensions,
-                repair.chunks,
+                repair,
+                self._identity.window,
                 open_shelf,
                 lambda some: self._cut(repair, some, prompt, role),
             )

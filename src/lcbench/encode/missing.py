@@ -1,14 +1,16 @@
 """The embeddings that a request lacks, by the context that they are stored under.
 
 A text that is read in chunks is stored under the repair's own context. One that fits into a single
-chunk has the embedding that it has without chunking, and shares it.
+chunk has the embedding that it has without chunking, and shares it. A short text that a repair
+leaves as it is has the embedding that it has without it, which is taken if it is there; what is
+computed under a repair is never stored as that of a simpler one.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 
 import numpy as np
@@ -19,6 +21,7 @@ from lcbench.encode.store.segments import Context, Keys, digests
 from lcbench.encode.store.shelf import Shelf
 from lcbench.encode.tokens import Tokens
 from lcbench.repair.chunks import Chunks
+from lcbench.repair.repair import Repair
 
 
 def unusable(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -51,9 +54,22 @@ class Missing:
     chunks: Chunks | None = None
     is_cut: bool = False
 
-    def look_up(self, embeddings: NDArray[np.float32]) -> None:
-        """Copy the embeddings that are stored to their rows; they are missing no longer."""
-        found = self.shelf.read(self.keys, embeddings, self.rows)
+    def look_up(
+        self,
+        embeddings: NDArray[np.float32],
+        shelf: Shelf | None = None,
+        among: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Copy the embeddings that are stored to their rows; they are missing no longer.
+
+        Args:
+            embeddings: array with these rows.
+            shelf: another shelf that has them too.
+            among: mask of those that are looked for, [n]; None: all.
+        """
+        found = np.ones(len(self.keys), dtype=bool) if among is None else among.copy()
+        rows = self.rows[found]
+        found[found] = (shelf or self.shelf).read(self.keys[found], embeddings, rows)
         # Invalid embeddings are not taken from the store either.
         found[found] = ~unusable(embeddings[self.rows[found]])
         self.cuts = list(compress(self.cuts, ~found))
@@ -112,8 +128,9 @@ class Wanted:
 def wanted(
     texts: Sequence[str],
     dimensions: int,
-    chunks: Chunks | None,
-    open_shelf: Callable[[bool], tuple[Context, Shelf]],
+    repair: Repair,
+    window: int | None,
+    open_shelf: Callable[[Repair], tuple[Context, Shelf]],
     cut: Callable[[list[str]], list[Cut]],
 ) -> Wanted:
     """Return what is stored of some texts, and what is missing.
@@ -121,25 +138,52 @@ def wanted(
     Args:
         texts: distinct texts.
         dimensions: of an embedding.
-        chunks: chunks in which they are read; None: as a whole.
-        open_shelf: returns the context of embeddings with or without chunks, and its shelf.
-        cut: returns the tokens of texts, in chunks.
+        repair: applied to them.
+        window: the most tokens that the model reads of a text without it; None: no limit.
+        open_shelf: returns the context of embeddings under a repair, and its shelf.
+        cut: returns the tokens of texts, in the chunks of the repair.
     """
-    keys, every = digests(texts), np.arange(len(texts))
+    keys, every, chunks = digests(texts), np.arange(len(texts)), repair.chunks
     if chunks is not None and chunks.kind == "max":
-        return _of_each_chunk(cut(list(texts)), keys, dimensions, open_shelf)
+        return _of_each_chunk(cut(list(texts)), keys, dimensions, repair, open_shelf)
     embeddings = np.empty((len(texts), dimensions), dtype=np.float32)
-    own = Missing(*open_shelf(True), keys, every, every)
+    own = Missing(*open_shelf(repair), keys, every, every)
     own.look_up(embeddings)
     own.cuts = cut([texts[i] for i in own.texts])
-    if chunks is None or not len(own.keys):
+    if not len(own.keys):
+        return Wanted(embeddings, [own])
+    if chunks is None:
+        _look_up_simpler(own, repair, window, embeddings, open_shelf)
         return Wanted(embeddings, [own])
     fits = np.array([one.is_whole for one in own.cuts])
-    whole = _part(own, fits, *open_shelf(False))
+    whole = _part(own, fits, *open_shelf(replace(repair, chunks=None)))
     whole.look_up(embeddings)
+    _look_up_simpler(whole, repair, window, embeddings, open_shelf)
     rest = _part(own, ~fits, own.context, own.shelf)
     rest.chunks, rest.is_cut = chunks, chunks.kind != "late"
     return Wanted(embeddings, [whole, rest])
+
+
+def _look_up_simpler(
+    missing: Missing,
+    repair: Repair,
+    window: int | None,
+    embeddings: NDArray[np.float32],
+    open_shelf: Callable[[Repair], tuple[Context, Shelf]],
+) -> None:
+    """Copy the embeddings of short texts that are stored under a simpler repair.
+
+    Args:
+        missing: of texts that are read at once.
+        repair: applied to them.
+        window: the most tokens that the model reads of a text without it.
+        embeddings: array for them.
+        open_shelf: as in `wanted`.
+    """
+    for most, simpler in repair.simpler(window):
+        short = np.array([one.length <= most for one in missing.cuts], dtype=bool)
+        if short.any():
+            missing.look_up(embeddings, open_shelf(simpler)[1], short)
 
 
 def _part(missing: Missing, which: NDArray[np.bool_], context: Context, shelf: Shelf) -> Missing:
@@ -153,7 +197,8 @@ def _of_each_chunk(
     cuts: list[Cut],
     keys: Keys,
     dimensions: int,
-    open_shelf: Callable[[bool], tuple[Context, Shelf]],
+    repair: Repair,
+    open_shelf: Callable[[Repair], tuple[Context, Shelf]],
 ) -> Wanted:
     """Return what is stored and missing of an embedding for each chunk.
 
@@ -166,7 +211,7 @@ def _of_each_chunk(
     text = np.repeat(np.arange(len(cuts)), counts)[first]
     embeddings = np.empty((len(first), dimensions), dtype=np.float32)
     found = Missing(
-        *open_shelf(False),
+        *open_shelf(replace(repair, chunks=None)),
         keys[text],
         np.arange(len(first)),
         text,
@@ -174,7 +219,7 @@ def _of_each_chunk(
     )
     fits = np.array([one.is_whole for one in cuts])[text]
     whole = _part(found, fits, found.context, found.shelf)
-    rest = _part(found, ~fits, *open_shelf(True))
+    rest = _part(found, ~fits, *open_shelf(repair))
     rest.is_cut = True
     digested = b"".join(
         hashlib.blake2b(one.chunks[0].ids.tobytes(), digest_size=16).digest() for one in rest.cuts

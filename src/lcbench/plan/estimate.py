@@ -152,8 +152,9 @@ def estimate(
 ) -> Estimate:
     """Return the estimate of a request.
 
-    Texts and tokens are upper bounds unless a run has counted them: a text in two columns counts
-    twice, and texts are truncated by their average length. Time for fetching is not included.
+    Texts and tokens of mteb's tasks are upper bounds unless a run has counted them: a text in two
+    columns counts twice, and texts are truncated by their average length. Of docstrings and texts
+    of one's own the distribution of lengths is known. Time for fetching is not included.
 
     Args:
         settings: the request.

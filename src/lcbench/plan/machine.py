@@ -13,11 +13,12 @@ from lcbench.encode.options import EngineSettings
 from lcbench.system.hardware import cores, cpu_name
 from lcbench.system.words import several
 
-# The share of the matrix product's rate that encoding reaches on a CPU: MiniLM reads 5,200 tokens/s
-# of 512-token texts at best and 4,650 at large batches, where 167 GFLOP/s would allow 6,400.
-# It hardly depends on the length of texts, so that one rate suffices: on two cores, 119 to 137
-# GFLOP/s for Massive's 9 tokens, 13 of STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
-_EFFICIENCY = 0.77
+# The share of the matrix product's rate that encoding reaches on a CPU, by the width of a model:
+# what else there is to compute takes a smaller part in wide ones. On two cores MiniLM (384) encodes
+# at 113 to 138 GFLOP/s of 205, SmolLM2-135M (576) at 135 of 165, BERT base (768) at 166 of 169. It
+# hardly depends on the length of texts: 119 to 137 GFLOP/s of MiniLM for Massive's 9 tokens, 13 of
+# STS13, 16 of Banking77, 22 of Emotion and QMSum's 104.
+_EFFICIENCY = ((384, 0.65), (768, 0.95))
 # Rows of the multiplied matrices, as many as a batch has tokens, and seconds of measurement. For
 # models wider than BERT they are fewer, so that a product takes as long: on two cores one of 4,096
 # rows and columns would take four seconds.
@@ -60,10 +61,20 @@ class Machine:
         """The key of measured rates."""
         return f"{self.name}|{self.cores} cores|{self.kind}|{self.dtype}"
 
-    @property
-    def efficiency(self) -> float | None:
-        """The share of the matrix product's rate that encoding reaches; None if never measured."""
-        return _EFFICIENCY if self.kind == "cpu" else None
+    def efficiency(self, hidden: int) -> float | None:
+        """Return the share of the matrix product's rate that encoding reaches in a model.
+
+        Args:
+            hidden: width of the model.
+
+        Returns:
+            None: it was never measured for this kind of device.
+        """
+        if self.kind != "cpu":
+            return None
+        (narrow, least), (wide, most) = _EFFICIENCY
+        place = (hidden - narrow) / (wide - narrow)
+        return least + (most - least) * min(1.0, max(0.0, place))
 
     def __str__(self) -> str:
         """Return it in words."""

@@ -8,25 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from lcbench.hub.models import Dimensions
 from lcbench.plan.assumed import Assumed
+from lcbench.plan.fresh import FreshTexts, fresh_texts
 from lcbench.plan.machine import Machine, matmul_rate
 from lcbench.plan.rates import Rates, read_rates
-from lcbench.repair.chunks import Chunks
-from lcbench.repair.correction import MOST_TEXTS
 from lcbench.results.cell import Cell
 from lcbench.system.words import clock, duration
-from lcbench.tasks.reference import Reference, size_of
-from lcbench.tasks.sizes import SPECIAL_TOKENS
 from lcbench.tasks.source import Part, Texts
-
-# English, with MiniLM's tokenizer (the vocabulary of bge, gist and e5 too): 4.0 in QMSum's
-# meetings, 4.2 in Banking77, 4.4 in STSBenchmark, 4.7 in MassiveIntent, 4.8 in Emotion. Docstrings,
-# which are half code, have 3.2; other languages fewer too: German 2.6, Turkish 2.2, Russian 1.3
-# (the messages of a program).
-CHARACTERS_PER_TOKEN = 4.3
 
 # Seconds of scoring for tasks never scored here, by mteb's steps for each type; on one core,
 # with embeddings of 384 dimensions.
@@ -60,37 +50,6 @@ class ModelCells:
 
     known: Dimensions | None
     cells: Sequence[Cell]
-
-
-@dataclass(frozen=True)
-class FreshTexts:
-    """Texts of one origin that a cell is the first to encode.
-
-    Attributes:
-        key: key in `Rates.texts`.
-        texts: number of texts, estimated from mteb's statistics.
-        tokens: number of tokens, estimated from characters.
-        measured_texts: number of texts corrected by earlier runs, if there are any.
-        measured_tokens: number of tokens corrected by earlier runs, if there are any.
-        longest: most tokens of a chunk; None: texts are not read in chunks.
-        products: products of queries and keys in each layer.
-    """
-
-    key: str
-    texts: float
-    tokens: float
-    measured_texts: float
-    measured_tokens: float
-    longest: int | None = None
-    products: int = 1
-
-    def operations(
-        self, texts: float, tokens: float, model: Dimensions, *, on_gpu: bool = False
-    ) -> float:
-        """Return the floating-point operations of so many of these texts; see `operations`."""
-        if self.longest is not None and tokens > texts * self.longest:
-            texts = tokens / self.longest
-        return operations(texts, tokens, model, self.products, on_gpu=on_gpu)
 
 
 @dataclass(frozen=True)
@@ -233,7 +192,8 @@ def predict(
 
     The texts that a correction is fitted on are encoded as well.
 
-    A text is encoded once per model, repair without its correction, and prompt. Texts of the same
+    A text is encoded once per model, repair without its correction, and prompt; not under a repair
+    that leaves it as it is, such as chunks of a text that fits into one. Texts of the same
     origin are contained in the largest set of that origin (`Texts.origin`), and a policy by role
     gives queries and documents temperatures that other policies may already have used. With
     prompts, which may depend on the task, tasks count as sharing no texts. Nothing counts as
@@ -270,7 +230,7 @@ def predict(
             if known is None or rate is None:
                 costs[cell] = CellCost(0.0, load, score, scored_before=before, unknown=True)
                 continue
-            fresh = tuple(_fresh(cell, size or (), known, encoded, rates, shares=shares))
+            fresh = tuple(fresh_texts(cell, size or (), known, encoded, rates, shares=shares))
             costs[cell] = CellCost(
                 encode=_operations(fresh, known, machine) / rate.operations,
                 load=load,
@@ -318,7 +278,7 @@ def _rate(machine: Machine, known: Dimensions, rates: Rates) -> _Rate:
         seconds, operations = widths[min(widths, key=lambda width: abs(width - known.hidden))]
         return _Rate(operations / seconds, measured=True)
     best = matmul_rate(machine.device, machine.dtype, known.hidden)
-    efficiency = machine.efficiency
+    efficiency = machine.efficiency(known.hidden)
     return _Rate(best * (efficiency or 1.0), measured=False, at_most=efficiency is None)
 
 
@@ -343,110 +303,11 @@ def overlap_key(machine: Machine, processes: int) -> str:
     return f"{machine.key}|{processes} processes"
 
 
-def _fresh(
-    cell: Cell,
-    sizes: Iterable[Texts],
-    known: Dimensions,
-    encoded: dict[tuple[str, ...], float],
-    rates: Rates,
-    *,
-    shares: bool,
-) -> Iterable[FreshTexts]:
-    """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
-    for one in _encoded(cell, sizes):
-        repair = cell.repair.encoding.for_role(one.role)
-        key = (one.origin, repair.canonical, *(() if shares else (cell.task, one.role)))
-        texts = one.unique - encoded.get(key, 0)
-        if texts <= 0:
-            continue
-        encoded[key] = one.unique
-        chunks = repair.chunks if repair.reads_chunks else None
-        window = repair.window(known.window)
-        tokens = texts * _length(one, window, chunks)
-        name = f"{cell.model}|{window}|{one.origin}" + (f"|{chunks}" if chunks else "")
-        then = rates.texts.get(name, (1.0, 1.0, 1.0, 1.0))
-        tokens_then, texts_then, measured_texts, measured_tokens = then
-        yield FreshTexts(
-            key=name,
-            texts=texts,
-            tokens=tokens,
-            measured_texts=texts * measured_texts / texts_then,
-            measured_tokens=tokens * measured_tokens / tokens_then,
-            longest=None if chunks is None else chunks.size,
-            products=1 if repair.extension is None else repair.extension.products,
-        )
-
-
-def _encoded(cell: Cell, sizes: Iterable[Texts]) -> Iterable[Texts]:
-    """Yield the texts that a cell encodes: those of the task and those of its correction.
-
-    A correction is fitted on a set of texts of its own, or on the task's, which are then the whole
-    training split of a classification and all texts of a clustering, not only the samples of them
-    that the task reads.
-    """
-    correction = cell.repair.correction
-    if correction is not None and correction.on is not None:
-        yield _reference(correction.on)
-    for one in sizes:
-        if correction is None or correction.on is not None or one.drawn_from is None:
-            yield one
-            continue
-        count = max(one.unique, min(MOST_TEXTS, one.drawn_from))
-        yield replace(
-            one,
-            count=count,
-            unique=count,
-            characters=round(one.characters * count / max(1, one.count)),
-        )
-
-
-@lru_cache(maxsize=8)
-def _reference(on: Reference) -> Texts:
-    return size_of(on, MOST_TEXTS)
-
-
-def _length(texts: Texts, window: int | None, chunks: Chunks | None) -> float:
-    """Return the tokens that go through a model for a text of average length."""
-    if not texts.count:
-        return 0.0
-    average = texts.characters / texts.count / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS
-    if chunks is not None:
-        return chunks.tokens_of(average, SPECIAL_TOKENS)
-    return average if window is None else min(average, window)
-
-
 def _operations(fresh: Iterable[FreshTexts], known: Dimensions, machine: Machine) -> float:
     return sum(
         one.operations(one.measured_texts, one.measured_tokens, known, on_gpu=machine.is_gpu)
         for one in fresh
     )
-
-
-def operations(
-    texts: float, tokens: float, model: Dimensions, products: int = 1, *, on_gpu: bool = False
-) -> float:
-    """Return the floating-point operations of a forward pass over texts of equal length.
-
-    A layer multiplies each token with its weights, at two operations each, and attention takes 2 ·
-    length · width of the queries per token for QKᵀ and as many for its product with V, half of that
-    under a causal mask. Layers with a window compute it alone on a GPU (`tempscale.unpadded`), and
-    all products with a mask on a CPU. Layers of unknown shape are counted like BERT's: 12 · hidden²
-    weights (four matrices of attention, and a feed-forward part four times as wide).
-
-    Args:
-        texts: number of texts.
-        tokens: number of their tokens.
-        model: its dimensions.
-        products: products of queries and keys in each layer; SelfExtend has three.
-        on_gpu: whether a GPU computes them.
-    """
-    if not texts:
-        return 0.0
-    layer, length = model.layer, tokens / texts
-    weights, attended = 12 * model.hidden**2, model.hidden * length
-    if layer is not None:
-        weights, attended = layer.weights, layer.attended * layer.reach(length, windowed=on_gpu)
-    return tokens * model.layers * (2 * weights + 2 * (products + 1) * attended)
 
 
 class _ScoringSeconds:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcbench.hub.models import Dimensions
+from lcbench.plan.fresh import operations
 from lcbench.plan.predict import (
     CellCost,
     Prediction,
     encoding_key,
-    operations,
     overlap_key,
     scored,
     work_seconds,

@@ -125,6 +125,10 @@ class CalibratedAttention(Change):
             )
         return self
 
+    def spares(self, window: int | None) -> int:
+        """Return the size of a basket: attention is not redistributed within one."""
+        return self.basket
+
     def apply(self, model: SentenceTransformer) -> ChangedAttention:
         """Change a model's attention, with proof; see `Change.apply`."""
         from lcbench.tempscale.calibrate import Calibration

@@ -42,6 +42,14 @@ class Change(ABC):
     def canonical(self) -> str:
         """The name in results; see `Part`."""
 
+    def spares(self, window: int | None) -> int:
+        """Return up to how many tokens a text has the embedding that it has without this part.
+
+        Args:
+            window: the most tokens that the model reads without it; None: no limit.
+        """
+        return 0
+
     @abstractmethod
     def apply(self, model: SentenceTransformer) -> Applied:
         """Change a model, and check that it computes what the part says.

@@ -128,6 +128,13 @@ class Extension(Stretch, Change):
                 f"every {self.step}th of them."
             )
 
+    def spares(self, window: int | None) -> int:
+        """Return up to how many tokens texts keep their positions; see `Change.spares`."""
+        keeps = self.method in ("window", "rp") or (self.method == "pi" and self.kept)
+        if window is None or self.step is not None or not keeps:
+            return 0
+        return window if self.start is None else min(window, self.start)
+
     def apply(self, model: SentenceTransformer) -> Applied:
         """Change a model's positions, and check them; its tokenizer still reads its own window.
 

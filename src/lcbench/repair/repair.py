@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -143,6 +143,28 @@ class Repair:
             own: the same without a repair.
         """
         return own if self.extension is None else self.extension.window
+
+    def simpler(self, window: int | None) -> Iterator[tuple[int, Repair]]:
+        """Yield simpler repairs under which short texts have the same embeddings, and how short.
+
+        Each with the most tokens of such a text, if it is not read in chunks: a temperature by
+        length may be 1, an extension may keep the positions of texts that fit the window.
+
+        Args:
+            window: the most tokens that the model reads of a text without a repair.
+        """
+        without: dict[str, tuple[int, Policy | None]] = {
+            kind.field: (part.spares(window), None)
+            for kind in _OTHERS.values()
+            if isinstance(part := getattr(self, kind.field), Change)
+        }
+        without["policy"] = (self.policy.spares, BASELINE)
+        without = {field: one for field, one in without.items() if one[0] > 0}
+        for count in range(len(without), 0, -1):
+            for fields in itertools.combinations(without, count):
+                most = min(without[field][0] for field in fields)
+                changes: dict[str, Any] = {field: without[field][1] for field in fields}
+                yield most, replace(self.encoding, chunks=None, **changes)
 
     def resolve(self, shape: ModelShape) -> Repair:
         """Return the equivalent repair for a model, simplified if possible.

@@ -17,7 +17,7 @@ from lcbench.tasks.corpus.digests import number_of
 from lcbench.tasks.corpus.layout import digest_of, tasks_of
 from lcbench.tasks.corpus.plan import OwnTask
 from lcbench.tasks.corpus.spec import OwnTexts, is_path, read_spec
-from lcbench.tasks.source import Texts
+from lcbench.tasks.source import Texts, lengths_of
 
 DOCSTRINGS = "docstrings"
 # Enough to estimate a covariance of 768 dimensions.
@@ -143,7 +143,13 @@ def size_of(reference: Reference, most: int) -> Texts:
     lengths = {number_of(text): len(text) for text in texts_of(reference)}
     count = min(most, len(lengths))
     characters = round(sum(lengths.values()) * count / max(1, len(lengths)))
-    return Texts(f"reference/{reference.name}", count, count, characters)
+    return Texts(
+        f"reference/{reference.name}",
+        count,
+        count,
+        characters,
+        lengths=lengths_of(lengths.values()),
+    )
 
 
 def _own(value: str | Mapping[str, Any]) -> Reference:

@@ -125,6 +125,11 @@ class Policy(ABC):
         """Return the temperature of a text of so many tokens; None where it has not just one."""
         return None
 
+    @property
+    def spares(self) -> int:
+        """Return up to how many tokens every text has τ = 1, for a policy by length; or 0."""
+        return 0
+
     def of_lengths(self, longest: int) -> NDArray[Any]:
         """Return τ for texts of 0 to `longest` tokens: [longest + 1, layers or 1, heads or 1]."""
         import numpy as np
@@ -257,6 +262,11 @@ class ByLength(Policy):
         """Return the temperature of a text of so many tokens."""
         return _step(self.steps, tokens)
 
+    @property
+    def spares(self) -> int:
+        """Return the last length before the first temperature other than 1."""
+        return next(begin for begin, tau in (*self.steps, (0, 0.0)) if tau != 1) - 1
+
     def _resolve(self, shape: ModelShape) -> Policy:
         last = self.steps[-1][0]
         if shape.window is not None and last > shape.window:
@@ -324,6 +334,11 @@ class ByFormula(Policy):
                 "hidden_size and num_attention_heads)."
             )
         return self._at(tokens, self.head_size or 1)
+
+    @property
+    def spares(self) -> int:
+        """Return the base."""
+        return self.base
 
     @property
     def _needs_head_size(self) -> bool:

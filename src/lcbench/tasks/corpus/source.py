@@ -92,7 +92,9 @@ class CorpusSource(Source):
 
     def _texts(self, what: str, count: Count, role: Role = "document") -> Texts:
         origin = f"{self.task.name}/{self.task.digest[:8]}/{what}"
-        return Texts(origin, count.count, count.unique, count.characters, role)
+        return Texts(
+            origin, count.count, count.unique, count.characters, role, lengths=count.lengths
+        )
 
     def digest(self, task: str) -> str:
         """Return the digest of the files and of what is read of them, as they were asked for."""

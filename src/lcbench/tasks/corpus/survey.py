@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,18 +19,27 @@ from lcbench.tasks.corpus.check import (
 from lcbench.tasks.corpus.digests import Numbers, cached, number_of
 from lcbench.tasks.corpus.plan import OwnTask
 from lcbench.tasks.corpus.read import read_rows, wrong
+from lcbench.tasks.source import lengths_of
 
 # Raise it when the rules of `check` or the layout change.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Count:
-    """Texts of one kind: how many there are, how many different ones, how many characters."""
+    """Texts of one kind.
+
+    Attributes:
+        count: number of texts.
+        unique: number of different ones.
+        characters: number of characters in all of them.
+        lengths: characters of texts; see `Texts`.
+    """
 
     count: int
     unique: int
     characters: int
+    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,10 @@ def survey(task: OwnTask) -> Survey:
 
 def _from_json(content: Mapping[str, Any]) -> Survey:
     return Survey(
-        {name: Count(**one) for name, one in content["texts"].items()},
+        {
+            name: Count(**{**one, "lengths": tuple(one["lengths"])})
+            for name, one in content["texts"].items()
+        },
         dict(content["labels"]),
         dict(content["left_out"]),
     )
@@ -78,17 +91,17 @@ class _Tally:
     """Counts texts as they come."""
 
     def __init__(self) -> None:
-        self._count = self._characters = 0
+        self._lengths = array("Q")
         self._seen = Numbers()
 
     def add(self, text: str) -> None:
-        self._count += 1
-        self._characters += len(text)
+        self._lengths.append(len(text))
         self._seen.add(number_of(text))
 
     @property
     def result(self) -> Count:
-        return Count(self._count, len(self._seen), self._characters)
+        lengths = self._lengths
+        return Count(len(lengths), len(self._seen), sum(lengths), lengths_of(lengths))
 
 
 def _retrieval(task: OwnTask) -> Survey:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from lcbench.tasks.docs.docstrings import Docstring
 from lcbench.tasks.docs.names import DOCS_TYPES, SYNTHETIC_TASKS
 from lcbench.tasks.docs.selection import DocsSizes, SyntheticSizes, clusterings, select
-from lcbench.tasks.source import Origin, Part, Source, Texts, no_subset
+from lcbench.tasks.source import (
+    CHARACTERS_PER_TOKEN,
+    Origin,
+    Part,
+    Source,
+    Texts,
+    lengths_of,
+    no_subset,
+)
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 _SUBSET_NAMES = frozenset({"en", "eng", "eng-Latn", "default"})
 # Default number of samples of a classification (mteb's `AbsTaskClassification.n_experiments`).
 _DRAWS = 10
+# Characters of a token in whole docstrings; their first lines are plain English.
+_HALF_CODE = 3.2
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ class DocsSource(Source):
 def _docs_texts(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
     selection = select(sizes)
     documents, long = selection.documents, selection.long_documents
-    bodies = _docstrings("bodies", [doc.body for doc in documents])
+    bodies = _bodies("bodies", documents)
     if DOCS_TYPES[name] == "Classification":
         # Half of them are the train split.
         rows, labels = len(documents) // 2, len({doc.library for doc in documents})
@@ -108,11 +119,11 @@ def _docs_texts(name: str, sizes: DocsSizes) -> tuple[Texts, ...]:
         drawn = list(chain.from_iterable(clusterings(selection)))
         if name.endswith("S2S"):
             return (_docstrings("summaries", [doc.summary for doc in drawn]),)
-        return (_docstrings("bodies", [doc.body for doc in drawn]),)
+        return (_bodies("bodies", drawn),)
     if name == "DocstringLongRetrieval":
         return (
             _docstrings("long summaries", [doc.summary for doc in long], "query"),
-            _docstrings("long bodies", [doc.body for doc in long]),
+            _bodies("long bodies", long),
         )
     return (_docstrings("summaries", [doc.summary for doc in documents], "query"), bodies)
 
@@ -132,5 +143,23 @@ def _synthetic_texts(name: str, sizes: SyntheticSizes) -> tuple[Texts, ...] | No
     return (_docstrings(f"{name}/queries", queries, "query"), *documents)
 
 
-def _docstrings(kind: str, texts: Sequence[str], role: Role = "document") -> Texts:
-    return Texts(f"docstrings/{kind}", len(texts), len(set(texts)), sum(map(len, texts)), role)
+def _docstrings(
+    kind: str,
+    texts: Sequence[str],
+    role: Role = "document",
+    characters_per_token: float = CHARACTERS_PER_TOKEN,
+) -> Texts:
+    characters = [len(text) for text in texts]
+    return Texts(
+        f"docstrings/{kind}",
+        len(texts),
+        len(set(texts)),
+        sum(characters),
+        role,
+        lengths=lengths_of(characters),
+        characters_per_token=characters_per_token,
+    )
+
+
+def _bodies(kind: str, documents: Iterable[Docstring]) -> Texts:
+    return _docstrings(kind, [one.body for one in documents], characters_per_token=_HALF_CODE)
