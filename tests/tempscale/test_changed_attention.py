@@ -178,6 +178,45 @@ def test_at_minus_one_every_token_gets_the_mean_of_the_values(causal: bool) -> N
     assert torch.allclose(output.transpose(1, 2), mean, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mask", "causal", "asked"),
+    [
+        ("none", False, 1),
+        ("none", True, 20),
+        ("padding", False, 1),
+        ("row", False, 1),
+        ("window", False, 20),
+        ("causal", True, 20),
+    ],
+)
+def test_the_mean_is_taken_once_where_all_tokens_attend_to_the_same(
+    mask: str, causal: bool, asked: int
+) -> None:
+    query, key, value = projections(20)
+    places = torch.arange(20)
+    padding = (places < 13).expand(1, 1, 20, 20)
+    masks = {
+        "none": None,
+        "padding": padding,
+        "row": padding[:, :, :1],
+        "window": ((places[:, None] - places).abs() < 4)[None, None],
+        "causal": torch.ones(1, 1, 20, 20, dtype=torch.bool).tril(),
+    }
+    tokens: list[int] = []
+
+    def original(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        tokens.append(query.shape[2])
+        return sdpa_attention_forward(module, query, *args, **kwargs)
+
+    arguments = (layer(causal=causal), query, key, value, masks[mask])
+    output, _ = AttnScale(-1.0).attend(original, *arguments)
+    assert tokens == [20, asked]
+    allowed = torch.ones(20, 20) if masks[mask] is None else masks[mask][0, 0].expand(20, 20)
+    allowed = allowed.tril().float() if causal else allowed.float()
+    mean = (allowed / allowed.sum(-1, keepdim=True)) @ value
+    assert torch.allclose(output.transpose(1, 2), mean, atol=1e-6)
+
+
 @pytest.mark.parametrize(("keys", "shares"), [(24, [1 / 3] * 3), (17, [8 / 17, 8 / 17, 1 / 17])])
 def test_full_baskets_get_equal_sums(keys: int, shares: list[float]) -> None:
     logits = 40 * torch.randn(4, 5, keys, generator=torch.Generator().manual_seed(0))
