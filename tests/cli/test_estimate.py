@@ -116,7 +116,8 @@ def test_the_tokens_of_all_chunks_are_counted() -> None:
     assert 45 < whole / (197 * 256) < 53
     # Queries are the baseline's, and so is what is cut off.
     first = estimate(asked(task, "chunks={first: 128}")).tokens - base
-    assert first == 197 * 128
+    # As if lengths were distributed exponentially, a hundredth of the meetings fit into a chunk.
+    assert first == pytest.approx(197 * 128, rel=0.02)
     some = estimate(asked(task, "chunks={max: {size: 128, most: 1280}}")).tokens - base
     assert 10 * 128 <= some / 197 <= 11 * 128
     chunked, cut = (

@@ -11,6 +11,7 @@ from lcbench.reporting.score_table import (
     Cells,
     Column,
     TaskScores,
+    has_several_kinds,
     is_candidate,
     word_of,
 )
@@ -42,14 +43,16 @@ BASELINE_WITHOUT_SCORE = Reason("no score (NaN) in the baseline for ")
 
 
 def candidate_policies(tasks: Sequence[TaskScores], policies: Sequence[str]) -> list[str]:
-    """Return the policies that the line "ours" is chosen among: constants, as in the paper, and
-    other repairs at such a τ.
+    """Return the policies that the line "ours" is chosen among: constants, as in the paper; all
+    repairs where several kinds of them are compared.
 
-    The best of dozens of policies by role or layer would be even more optimistic, and `choice` has
-    no held-out gain to compare it with. Constants that do not scale a position bias come next, and
-    others only if no constant has a score.
+    The best of dozens of temperatures by role or layer would be even more optimistic, and `choice`
+    has no held-out gain to compare it with. Constants that do not scale a position bias come next,
+    and others only if no constant has a score.
     """
     others = [policy for policy in policies if policy != BASELINE]
+    if has_several_kinds(others):
+        return others
     constant = [policy for policy in others if is_candidate(policy)]
     kept = [policy for policy in others if is_candidate(policy.replace(_KEPT_BIAS, ""))]
     for those in (constant, kept):

@@ -152,7 +152,7 @@ def temperature(policy: str) -> float | None:
 
 
 def is_candidate(policy: str) -> bool:
-    """Return whether a repair has a constant τ, 1 included; the best is one of these."""
+    """Return whether a repair has a constant τ, 1 included; the best τ is one of these."""
     return temperature(parts_of(policy).get("tau", BASELINE)) is not None
 
 
@@ -166,6 +166,11 @@ def distance(policy: str) -> tuple[int, float]:
 def kinds_of(policies: Iterable[str]) -> frozenset[frozenset[str]]:
     """Return the kinds of repairs among policies: the keys of their parts, without the baseline."""
     return frozenset(frozenset(parts) for policy in policies if (parts := parts_of(policy)))
+
+
+def has_several_kinds(policies: Iterable[str]) -> bool:
+    """Return whether repairs of several kinds are compared: all of them are candidates then."""
+    return len(kinds_of(policies)) > 1
 
 
 def word_of(policies: Iterable[str]) -> tuple[str, str]:

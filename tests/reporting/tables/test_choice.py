@@ -279,10 +279,10 @@ def test_corrections_are_chosen_among_the_temperatures() -> None:
     assert "no repair has an effect" in found.notes[0]
 
 
-def test_policies_by_role_are_no_candidates_with_a_correction_either() -> None:
-    scores = {
-        task: {**own, "query=0.9,document=1 + correct=centre": 0.99}
-        for task, own in REPAIRS.items()
-    }
-    (model,) = made(table_of({"m": scores}, ONE_COLUMN)).models
-    assert model.tau == "correct=centre"
+@pytest.mark.parametrize("best", ["query=0.9,document=1 + correct=centre", "length_logn_128"])
+def test_among_several_kinds_of_repairs_all_are_candidates(best: str) -> None:
+    scores = {task: {**own, best: 0.99} for task, own in REPAIRS.items()}
+    table = table_of({"m": scores}, ONE_COLUMN)
+    (model,) = made(table).models
+    assert model.tau == table.blocks[0].best == best
+    assert set(model.held_out.values()) == {best}

@@ -14,6 +14,7 @@ from lcbench.reporting.score_table import (
     Block,
     ScoreTable,
     distance,
+    has_several_kinds,
     is_candidate,
     relative_improvement,
     temperature,
@@ -34,7 +35,8 @@ class ModelChoice:
 
     Attributes:
         label: label of the block.
-        candidates: candidates (`is_candidate`) with scores of all tasks, including the baseline.
+        candidates: candidates with scores of all tasks, including the baseline: constants, or all
+            repairs where there are several kinds.
         tau: candidate with the highest average over all tasks, as the paper chooses it.
         gain: gain at `tau`.
         held_out: for each task, the τ that is best over the other tasks.
@@ -178,10 +180,11 @@ def _of_block(table: ScoreTable, block: Block, statistics: TableStatistics) -> M
     tasks = {task.task: task for task in block.tasks if task.column in averaged}
     columns = {column.name: column.tasks for column in table.columns if column.name in averaged}
     scores: dict[str, dict[str, float]] = {}
+    several_kinds = has_several_kinds(block.policies)
     for policy in block.policies:
         own = {name: task.scores[policy] for name, task in tasks.items()}
         known = {name: score for name, score in own.items() if score is not None}
-        if is_candidate(policy) and len(known) == len(tasks):
+        if (is_candidate(policy) or several_kinds) and len(known) == len(tasks):
             scores[policy] = known
     word, _ = word_of(block.policies)
     # With a single one other than the baseline there is nothing to choose.

@@ -402,8 +402,7 @@ def _notes(compared: Sequence[RepairComparison]) -> Iterable[str]:
                 f"{one.block.label}, Best for: the number of tasks, of "
                 f"{len(one.choice.held_out)}, for which it is chosen as the best repair of the "
                 "other tasks, without those that share items. Such a choice gains "
-                f"{two_decimals(one.choice.held_out_gain)} % of Avg. Repairs with a temperature "
-                "by role, layer, head or length are no candidates."
+                f"{two_decimals(one.choice.held_out_gain)} % of Avg."
             )
     yield (
         "Speed: tokens per second of encoding relative to the baseline, as recorded while the "
