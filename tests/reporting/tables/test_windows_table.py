@@ -21,6 +21,8 @@ CELLS: dict[str, tuple[Any, float, tuple[int, int]]] = {
     "1": (None, 0.5, (256, 128)),
     "first": ({"chunks": {"first": 64}}, 0.4, (64, 64)),
     "mean": ({"chunks": {"mean": 64}}, 0.6, (640, 128)),
+    "long": ({"extend": {"window": 512}}, 0.55, (400, 128)),
+    "best": ({"chunks": {"max": 64}}, 0.58, (640, 128)),
     "hot": ({"tau": 0.8, "chunks": {"mean": 64}}, 0.598, (400, 100)),
 }
 
@@ -53,11 +55,14 @@ def test_tokens_are_those_of_each_document_once(found: list[WindowComparison]) -
         ("chunks=first=64", 64, pytest.approx(40)),
         ("1", 192, 50),
         ("0.8 + chunks=mean=64", 250, pytest.approx(59.8)),
+        ("extend=window=512", 264, pytest.approx(55)),
+        ("chunks=max=64", 384, pytest.approx(58)),
         ("chunks=mean=64", 384, 60),
     ]
-    assert [row.is_truncated for row in one.rows] == [True, True, False, False]
+    assert [row.is_truncated for row in one.rows] == [True, True, False, False, False, False]
     assert [row.improvement for row in one.rows] == [
-        *(pytest.approx(-20), None, pytest.approx(19.6), pytest.approx(20)),
+        *(pytest.approx(-20), None, pytest.approx(19.6)),
+        *(pytest.approx(10), pytest.approx(16), pytest.approx(20)),
     ]
 
 
@@ -80,9 +85,13 @@ def test_the_table_and_the_figure_show_every_repair(
     table = windows_table(found, {found[0].group: NOTHING})
     assert table is not None
     (section,) = table.sections
-    assert [[entry.text for entry in row][:4] for row in section.rows][:2] == [
-        ["chunks first=64", "64", "0.33", "40.00"],
-        ["τ = 1", "192", "1.00", "50.00"],
+    assert [[entry.text for entry in row][:5] for row in section.rows] == [
+        ["chunks first=64", "64", "0.33", "1", "40.00"],
+        ["τ = 1", "192", "1.00", "1", "50.00"],
+        ["τ = 0.8 + chunks mean=64", "250", "1.30", "1", "59.80"],
+        ["window=512", "264", "1.38", "1", "55.00"],
+        ["chunks max=64", "384", "2.00", "1 per chunk", "58.00"],
+        ["chunks mean=64", "384", "2.00", "1", "60.00"],
     ]
     names = [path.name for path in written(lambda: windows_figures(found), tmp_path / "windows")]
     assert names == ["windows.png", "windows.svg"]

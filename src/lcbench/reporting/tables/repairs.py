@@ -245,9 +245,14 @@ def _row(
         known,
         held_out.get(policy),
         speed_of(block, policy, provenance),
-        "1 per chunk" if parts.get("chunks", "").startswith("max") else "1",
+        vectors_of(parts),
         exported(parts),
     )
+
+
+def vectors_of(parts: Mapping[str, str]) -> str:
+    """Return how many vectors a document has under a repair, in words."""
+    return "1 per chunk" if parts.get("chunks", "").startswith("max") else "1"
 
 
 def exported(parts: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from lcbench.reporting.cells import rows_by_cell
 from lcbench.reporting.score_table import BASELINE, ScoreTable
 from lcbench.reporting.statistics import TableStatistics
 from lcbench.reporting.table import Entry, Section, Table, formatted, improvement, name, number
+from lcbench.reporting.tables.repairs import vectors_of
 from lcbench.reporting.text import signed
 from lcbench.results.cell_items import CellItems
 from lcbench.results.items import ItemsError
@@ -142,7 +143,7 @@ def windows_table(
     return Table(
         name="windows",
         title="Scores by how much of a document is read",
-        header=("Repair", "Tokens read", "× baseline", "Score", "Gain (%)"),
+        header=("Repair", "Tokens read", "× baseline", "Vectors", "Score", "Gain (%)"),
         labels=1,
         sections=tuple(
             Section(f"{one.label}, {one.task}", tuple(_rows(one, statistics[one.group])), one.group)
@@ -151,7 +152,8 @@ def windows_table(
         notes=(
             "Tokens read: of a relevant document, on average over these; prompt and special tokens "
             "counted once, though each chunk has them. The time of encoding is proportional to the "
-            "number of chunks; it grows faster than the tokens that are read at once.",
+            "number of chunks; it grows faster than the tokens that are read at once. Vectors: per "
+            "document.",
             *(one.sentence for one in found),
         ),
     )
@@ -164,6 +166,7 @@ def _rows(one: WindowComparison, statistics: TableStatistics) -> list[tuple[Entr
             name(label_of(row.policy)),
             formatted(row.tokens, ",.0f"),
             formatted(row.tokens / base, ".2f"),
+            Entry(vectors_of(parts_of(row.policy))),
             number(row.score),
             Entry("")
             if row.policy == BASELINE
