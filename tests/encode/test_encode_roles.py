@@ -3,9 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +15,10 @@ from observers import Recorded
 from lcbench.api.evaluate import carry_out
 from lcbench.encode.load import load
 from lcbench.encode.options import EngineSettings
-from lcbench.encode.roles import check_routes, depends_on_role
+from lcbench.encode.roles import check_routes, check_windows, depends_on_role
 from lcbench.errors import RequestError
 from lcbench.hub.models import locate
 from lcbench.run.engines import load_for
-from lcbench.run.runner import Runner
 from lcbench.settings.read import read
 
 TEXTS = [
@@ -227,12 +225,10 @@ def test_a_window_that_would_not_reach_all_texts_is_refused(
 ) -> None:
     """What is asked for is the window of all texts, and queries would be read at their own."""
     make(make_model("bert")).save_pretrained(str(tmp_path), create_model_card=False)
-    for window in (32, None):
-        located = locate(settings(tmp_path, window=window), offline=True)
-        model = load(located, device="cpu", dtype="float32")
-        refusal = nullcontext() if window is None else pytest.raises(RequestError, match=words)
-        with refusal:
-            Runner._check_roles(cast("Runner", None), located, model, [], [])
+    model = load(locate(settings(tmp_path, window=32), offline=True), device="cpu", dtype="float32")
+    with pytest.raises(RequestError, match=words):
+        check_windows(model, "model.window=32", "local/m")
+    check_windows(_dense_routes(make_model("bert")), "model.window=32", "local/m")
 
 
 def test_roles_share_embeddings_where_the_model_knows_none(minilm_folder: Path) -> None:

@@ -84,6 +84,26 @@ def query_window_key(model: SentenceTransformer) -> str:
     return "query_expansion.length" if expansion.get("strategy") == "fixed" else "query_length"
 
 
+def check_windows(model: SentenceTransformer, asked: str, name: str) -> None:
+    """Check that a model has no windows by role, which a key for all texts would not change.
+
+    Args:
+        model: loaded.
+        asked: the key and its value.
+        name: the model's name, for messages.
+
+    Raises:
+        RequestError: it has.
+    """
+    own = [f"{role}: {n}" for role, n in lengths_by_role(model).items() if n is not None]
+    if own:
+        raise RequestError(
+            f"{asked}: {name} has separate windows by role ({', '.join(own)} tokens), which this "
+            f"key does not change; omit it, or change {query_window_key(model)} and "
+            "document_length in its sentence_bert_config.json."
+        )
+
+
 def cap_lengths(model: SentenceTransformer, positions: int, name: str) -> None:
     """Limit a model's windows by role to its positions.
 

@@ -1,4 +1,4 @@
-"""Fetches missing data of tasks, and checks that data is what its name says."""
+"""Checks a request before anything is scored: data of tasks, which it fetches, and repairs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ from lcbench.tasks.source import Part
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import PromptType
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.encode.prompts import PromptOf
+    from lcbench.repair.repair import Repair
 
 
 def fetch_missing(
@@ -109,3 +115,31 @@ def count_texts(tasks: Sequence[AbsTask], observer: Observer, *, unverified: boo
         raise refuse(wrong)
     for one in differs:
         observer.say(f"the data differs slightly from the dataset that it is named after: {one}")
+
+
+def check_repair(
+    name: str,
+    loaded: SentenceTransformer,
+    prompt_of: PromptOf,
+    texts: Sequence[tuple[TaskMetadata, PromptType | None]],
+    repair: Repair,
+) -> None:
+    """Check that a loaded model can have a repair, besides what its proof shows.
+
+    Args:
+        name: the model's name, for messages.
+        loaded: the model, its window set.
+        prompt_of: returns the prompt of the texts of a task.
+        texts: tasks, and which of their texts: queries, documents, or (None) those without a role.
+        repair: resolved for the model.
+
+    Raises:
+        RequestError: its chunks cannot be cut or combined, or the extension would not set the
+            windows of the model.
+    """
+    from lcbench.encode.chunks import check_chunks
+    from lcbench.encode.roles import check_windows
+
+    if repair.extension is not None:
+        check_windows(loaded, f"extend={repair.extension.canonical}", name)
+    check_chunks(name, loaded, [repair], prompt_of, texts)

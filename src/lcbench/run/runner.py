@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcbench.encode import arithmetic
 from lcbench.encode.options import EngineSettings, StoreSettings
 from lcbench.encode.store.shelf import Store
-from lcbench.errors import InjectionError, RequestError, StorageError
+from lcbench.errors import RequestError, StorageError
 from lcbench.hub import cache
 from lcbench.hub.models import LocatedModel, dimensions_of
 from lcbench.plan import machine, recorder
@@ -74,7 +75,7 @@ class RunOptions:
         offline: whether the network must not be used.
         retries: number of retries of a cell after transient failures such as lack of memory.
         cell_minutes: time limit of a cell in minutes; None: no limit.
-        leaves_out: whether repairs that a model does not obey are left out; else it is refused.
+        leaves_out: whether repairs that a model cannot have are left out; else it is refused.
     """
 
     engine: EngineSettings
@@ -301,8 +302,9 @@ class Runner:
 
     def _run_model(self, model: LocatedModel, cells: Sequence[Cell], progress: Progress) -> None:
         """Load a model and run its cells, policy by policy; then retry transient failures."""
-        from lcbench.encode.chunks import check_chunks
+        from lcbench.encode.encoder import role_of
         from lcbench.encode.prompts import check_room
+        from lcbench.encode.roles import check_routes, check_windows
 
         progress.doing(f"loading {model.name} …")
         LOGGER.info("loading %s, revision %s", model.name, model.revision)
@@ -318,13 +320,15 @@ class Runner:
                 repairs=[cell.repair for cell in cells],
             )
             texts = self._kinds_of_texts(model, cells)
-            self._check_roles(model, loaded, texts, cells)
-            cells, proofs = self._proven(loaded, cells, progress)
-            if not cells:
-                return
+            check_routes(loaded, sorted({role_of(kind) for _, kind in texts}, key=str), model.name)
+            if (window := model.settings.window) is not None:
+                check_windows(loaded, f"model.window={window}", model.name)
             prompt_of = prompts_of(model, loaded, cells[0].protocol.prompts, self._observer)
             check_room(model.name, loaded, prompt_of, texts)
-            check_chunks(model.name, loaded, [cell.repair for cell in cells], prompt_of, texts)
+            suits = partial(checks.check_repair, model.name, loaded, prompt_of, texts)
+            cells, proofs = self._proven(loaded, cells, suits, progress)
+            if not cells:
+                return
             facts = provenance.model_facts(model, loaded)
             engine = self._engine(model, facts, loaded, devices, prompt_of, notes, progress)
         except RequestError as error:
@@ -401,27 +405,38 @@ class Runner:
             engine.close()
 
     def _proven(
-        self, loaded: SentenceTransformer, cells: Sequence[Cell], progress: Progress
+        self,
+        loaded: SentenceTransformer,
+        cells: Sequence[Cell],
+        suits: Callable[[Repair], None],
+        progress: Progress,
     ) -> tuple[Sequence[Cell], dict[Repair, dict[str, Any] | None]]:
         """Prove that a model obeys its repairs, and leave out those that it does not, if asked.
+
+        Args:
+            loaded: the model.
+            cells: with its repairs.
+            suits: raises RequestError for a repair that the model cannot have.
+            progress: is told of cells that are left out.
 
         Returns:
             The cells that are left, and the proofs by `Repair.encoding`.
 
         Raises:
-            InjectionError: it does not obey one of them.
+            RequestError: the model cannot have one of them, or does not obey it.
         """
         proofs: dict[Repair, dict[str, Any] | None] = {}
-        unsuited: dict[Repair, InjectionError] = {}
+        unsuited: set[Repair] = set()
         for repair in dict.fromkeys(cell.repair for cell in cells):
             if repair.encoding in proofs:
                 continue
             try:
+                suits(repair)
                 proofs |= proofs_of(loaded, [repair])
-            except InjectionError as error:
-                if not self._options.leaves_out:
+            except RequestError as error:
+                if not self._options.leaves_out or is_of_device(error):
                     raise
-                unsuited[repair] = error
+                unsuited.add(repair)
                 self._observer.warn(f"{repair} is left out: {error}")
         for cell in cells:
             if cell.repair in unsuited:
@@ -464,35 +479,6 @@ class Runner:
             task = part.source.make(part).metadata
             kinds += [(task, kind) for kind in (PromptType if searches(task.type) else [None])]
         return kinds
-
-    def _check_roles(
-        self,
-        model: LocatedModel,
-        loaded: SentenceTransformer,
-        texts: Sequence[tuple[TaskMetadata, PromptType | None]],
-        cells: Sequence[Cell],
-    ) -> None:
-        """Check that the model accepts the texts of all cells' tasks.
-
-        Raises:
-            RequestError: it has no route for some of them, or reads other lengths than requested.
-        """
-        from lcbench.encode.encoder import role_of
-        from lcbench.encode.roles import check_routes, lengths_by_role, query_window_key
-
-        roles = {role_of(kind) for _, kind in texts}
-        check_routes(loaded, sorted(roles, key=str), model.name)
-        own = [f"{role}: {n}" for role, n in lengths_by_role(loaded).items() if n is not None]
-        asked = [] if model.settings.window is None else [f"model.window={model.settings.window}"]
-        extensions = (cell.repair.extension for cell in cells)
-        asked += [f"extend={one.canonical}" for one in extensions if one is not None]
-        if own and asked:
-            raise RequestError(
-                f"{asked[0]}: {model.name} has separate windows by role "
-                f"({', '.join(own)} tokens), which this key does not change; omit it, or change "
-                f"{query_window_key(loaded)} and document_length in its "
-                "sentence_bert_config.json."
-            )
 
     def _engine(
         self,
