@@ -98,15 +98,22 @@ def test_what_cannot_be_exported(run, tmp_path: Path, arguments: list[str], mess
 
 
 @pytest.mark.parametrize(
-    ("tau", "correct", "kept"),
+    ("tau", "correct", "dimensions", "kept"),
     [
-        (1.0, {"centre": {"on": "docstrings"}}, 32),
-        (0.8, {"abtt": {"components": 3, "on": "docstrings"}}, 32),
-        (1.0, {"whiten": {"dimensions": 8, "on": "docstrings"}}, 8),
+        (1.0, {"centre": {"on": "docstrings"}}, None, 32),
+        (0.8, {"abtt": {"components": 3, "on": "docstrings"}}, None, 32),
+        (1.0, {"whiten": {"dimensions": 8, "on": "docstrings"}}, None, 8),
+        # Of a model whose embeddings are cut, before they are corrected.
+        (0.8, {"whiten": {"dimensions": 8, "on": "docstrings"}}, 16, 8),
     ],
 )
 def test_a_correction_is_exported_as_modules(
-    tmp_path: Path, make_model, tau: float, correct: dict[str, Any], kept: int
+    tmp_path: Path,
+    make_model,
+    tau: float,
+    correct: dict[str, Any],
+    dimensions: int | None,
+    kept: int,
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -115,12 +122,13 @@ def test_a_correction_is_exported_as_modules(
     from lcbench.tasks.reference import texts_of
 
     folder = make_model("bert")
-    out = lcbench.export(folder, tau, tmp_path / "corrected", correct=correct, offline=True)
+    keys = {"correct": correct, "model.dimensions": dimensions, "offline": True}
+    out = lcbench.export(folder, tau, tmp_path / "corrected", **keys)
     # It loads without lcbench, as the model of the test above.
     modules = json.loads((out / "modules.json").read_text(encoding="utf-8"))
     assert all(module["type"].startswith("sentence_transformers.") for module in modules)
     found = SentenceTransformer(str(out), device="cpu", local_files_only=True).encode(TEXTS)
-    model = SentenceTransformer(str(folder), device="cpu")
+    model = SentenceTransformer(str(folder), device="cpu", truncate_dim=dimensions)
     correction = parse(correct)
     with lcbench.inject(model, tau):
         assert correction.on is not None

@@ -120,6 +120,37 @@ def load(
     return model.eval()
 
 
+def cut_by_module(model: SentenceTransformer) -> int:
+    """Let a module cut embeddings to the kept dimensions, so that others can follow it.
+
+    sentence-transformers cuts them after all modules.
+
+    Args:
+        model: loaded; the module becomes its last, if embeddings are cut at all.
+
+    Returns:
+        The dimensions of an embedding.
+    """
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    full = next(width for one in reversed(model) if (width := _width(one)) is not None)
+    kept, model.truncate_dim = model.truncate_dim, None
+    if kept is None or kept >= full:
+        return full
+    weight = next(model.parameters())
+    # The first rows of the identity: a product with them is exact.
+    rows = torch.eye(kept, full)
+    cut = Dense(full, kept, bias=False, activation_function=None, init_weight=rows)
+    model.append(cut.to(device=weight.device, dtype=weight.dtype).eval())
+    return kept
+
+
+def _width(module: Any) -> int | None:
+    width = getattr(module, "get_embedding_dimension", None)
+    return int(width()) if callable(width) else None
+
+
 def _refuse_offloaded(name: str, model: SentenceTransformer) -> None:
     """Refuse a model of which accelerate has left layers out of the devices' memory.
 

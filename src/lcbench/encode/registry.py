@@ -153,33 +153,18 @@ def finish(name: str, model: SentenceTransformer) -> str | None:
     Returns:
         The steps in words; None: there are none.
     """
-    import torch
     from sentence_transformers.sentence_transformer import modules
+
+    from lcbench.encode.load import cut_by_module
 
     found = registered(name)
     if found is None or not found.layer_norm:
         return None
     weight = next(model.parameters())
-    full = next(width for one in reversed(model) if (width := _width(one)) is not None)
-    kept = model.truncate_dim
-    steps: list[Any] = []
-    if kept is not None and kept < full:
-        # The first rows of the identity: a product with them is exact.
-        steps.append(
-            modules.Dense(
-                full, kept, bias=False, activation_function=None, init_weight=torch.eye(full)[:kept]
-            )
-        )
-        model.truncate_dim = None
-    steps += [modules.LayerNorm(min(full, kept or full)), modules.Normalize()]
+    steps: tuple[Any, ...] = (modules.LayerNorm(cut_by_module(model)), modules.Normalize())
     for one in steps:
         model.append(one.to(device=weight.device, dtype=weight.dtype).eval())
     return "layer norm"
-
-
-def _width(module: Any) -> int | None:
-    width = getattr(module, "get_embedding_dimension", None)
-    return int(width()) if callable(width) else None
 
 
 def _special_tokens(settings: dict[str, Any]) -> tuple[str, ...] | None:

@@ -234,6 +234,9 @@ def _append(loaded: SentenceTransformer, fitted: Fitted) -> None:
     import torch
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
+    from lcbench.encode.load import cut_by_module
+
+    cut_by_module(loaded)
     (mean,) = fitted.means
     matrix = np.eye(len(mean)) if fitted.matrix is None else fitted.matrix
     dense = Dense(
