@@ -194,8 +194,8 @@ def test_a_text_of_which_nothing_remains_is_zero_not_nan() -> None:
     [
         (Correction("centre"), 0, "fitted on 0 distinct texts and needs at least 2"),
         (Correction("whiten", 5), 1, "fitted on 1 distinct texts and needs at least 2"),
-        (Correction("abtt", 3), 3, "fitted on 3 distinct texts and needs at least 4"),
-        (Correction("centre", 5), 5, "fitted on 5 distinct texts and needs at least 6"),
+        (Correction("abtt", 3), 4, "fitted on 4 distinct texts and needs at least 5"),
+        (Correction("centre", 5), 9, "fitted on 9 distinct texts and needs at least 10"),
     ],
 )
 def test_too_few_texts_are_refused(correction: Correction, count: int, message: str) -> None:
@@ -203,9 +203,53 @@ def test_too_few_texts_are_refused(correction: Correction, count: int, message: 
         fit(correction, embeddings(count), LENGTHS[:count])
 
 
-def test_embeddings_that_are_all_alike_cannot_be_whitened() -> None:
-    with pytest.raises(FitError, match="have one embedding"):
-        fit(Correction("whiten"), np.ones((20, 4), dtype=np.float32))
+@pytest.mark.parametrize(
+    ("correction", "count"),
+    [(Correction("abtt", 3), 5), (Correction("centre", 5), 10), (Correction("whiten"), 3)],
+    ids=str,
+)
+def test_of_as_few_texts_as_are_needed_something_is_left(
+    correction: Correction, count: int
+) -> None:
+    rows, lengths = embeddings(count), list(range(1, count + 1))
+    left = np.linalg.norm(fit(correction, rows, lengths).mapped(rows, lengths), axis=1)
+    assert left.max() > 0.01
+    if correction.by_length:
+        assert left.min() > 0.01
+
+
+def test_a_text_is_never_its_own_mean() -> None:
+    """The first of ten texts is shorter than all others, which are of three lengths."""
+    rows, lengths = embeddings(10), [5, *[20] * 3, *[30] * 3, *[40] * 3]
+    made = fit(Correction("centre", 5), rows, lengths)
+    counts = np.bincount(np.searchsorted(made.begins, lengths, side="right"))
+    assert list(counts) == [4, 3, 3]
+    assert np.linalg.norm(made.mapped(rows, lengths), axis=1).min() > 0.01
+
+
+@pytest.mark.parametrize("correction", ALL, ids=str)
+def test_embeddings_that_are_all_alike_cannot_be_corrected(correction: Correction) -> None:
+    same = np.repeat(embeddings(1), 20, axis=0)
+    rounded = same * np.linspace(1, 1 + 2e-7, 20, dtype=np.float32)[:, None]
+    for rows in (same, rounded):
+        with pytest.raises(FitError, match="would leave hardly anything of the embeddings that"):
+            fit(correction, rows, LENGTHS[:20])
+
+
+def test_two_texts_cannot_be_whitened_in_all_directions() -> None:
+    """Their covariance is that of each of them, so nothing says how much to shrink it."""
+    with pytest.raises(FitError, match=r"of the 2 texts .* differ in fewer than 12 directions"):
+        fit(Correction("whiten"), embeddings(2))
+    assert fit(Correction("whiten", 1), embeddings(2)).dimensions == 1
+
+
+def test_components_that_are_all_there_is_cannot_be_removed() -> None:
+    """These embeddings differ in two directions only."""
+    rng = np.random.default_rng(5)
+    rows = (1 + rng.normal(size=(40, 2)) @ rng.normal(size=(2, DIMENSIONS))).astype(np.float32)
+    fit(Correction("abtt", 1), rows)
+    with pytest.raises(FitError, match="would leave hardly anything"):
+        fit(Correction("abtt", 2), rows)
 
 
 def test_no_embedding_at_all_is_too_few() -> None:

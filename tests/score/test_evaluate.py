@@ -745,7 +745,7 @@ def test_a_named_set_of_texts_is_the_same_for_all_tasks(
 
 
 def test_a_correction_that_needs_more_texts_fails_with_what_would_do(encoder: Encoder) -> None:
-    with pytest.raises(FitError, match=r"fitted on 4 distinct texts and needs at least 5"):
+    with pytest.raises(FitError, match=r"fitted on 4 distinct texts and needs at least 6"):
         score(Graded(), encoder, correction=Correction("abtt", 4))
     # The next task begins without it.
     assert score(Graded(), encoder).corrections == ()

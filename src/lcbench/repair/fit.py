@@ -29,6 +29,8 @@ _BLOCK = 64
 # A covariance whose smallest kept variance is this share of the largest is taken as singular:
 # embeddings in float32 determine nothing below it.
 _SINGULAR = 1e-9
+# Of embeddings in float32, less than this share of their squared lengths is rounding.
+_NOTHING = 1e-12
 
 
 class FitError(LcbenchError):
@@ -122,13 +124,11 @@ def fit(
         lengths: of the texts in tokens; needed for bins by length.
 
     Raises:
-        FitError: there are too few texts.
+        FitError: there are too few texts, or hardly anything would be left of their embeddings.
         RequestError: more components are removed or kept than there are dimensions.
     """
     count, dimensions = embeddings.shape if embeddings.ndim == 2 else (0, 0)
-    needs_more = correction.number is not None and correction.kind in ("centre", "abtt")
-    least = (correction.number or 0) + 1 if needs_more else 2
-    if count < least:
+    if count < (least := _fewest(correction)):
         raise FitError(
             f"correct={correction}: it is fitted on {count} distinct texts and needs at least "
             f"{least}. A set of texts can be named: {correction.example}."
@@ -138,26 +138,23 @@ def fit(
     correction.check(dimensions)
     mean = _mean(embeddings)
     none = np.empty(0, dtype=np.int64)
-    if correction.kind == "centre":
-        if correction.number is None:
-            return Fitted(mean[None], none, None)
+    found = Fitted(mean[None], none, None)
+    if correction.kind == "centre" and correction.number is not None:
         if lengths is None:
             raise ValueError("bins by length need the lengths of the texts")
-        sizes = np.asarray(lengths)
-        # Bins of about equal numbers of texts; texts of the same length are in one bin.
-        shares = np.arange(1, correction.number) / correction.number
-        begins = np.unique(np.quantile(sizes, shares, method="higher")).astype(np.int64)
-        begins = begins[begins > sizes.min()]
-        bins = np.searchsorted(begins, sizes, side="right")
-        means = [_mean(embeddings[bins == one]) for one in range(len(begins) + 1)]
-        return Fitted(np.stack(means), begins, None)
+        found = _by_length(embeddings, np.asarray(lengths), correction.number)
+    _refuse_nothing(correction, found, embeddings, lengths)
+    if correction.kind == "centre":
+        return found
     covariance = _covariance(embeddings, mean)
     shrinkage = 0.0
     kept = correction.number if correction.kind == "whiten" else None
     variances, components = _principal(covariance)
     if correction.kind == "abtt":
         removed = components[:, : correction.number]
-        return Fitted(mean[None], none, np.eye(dimensions) - removed @ removed.T)
+        found = Fitted(mean[None], none, np.eye(dimensions) - removed @ removed.T)
+        _refuse_nothing(correction, found, embeddings, lengths)
+        return found
     last = dimensions if kept is None else kept
     if count <= dimensions or variances[last - 1] <= _SINGULAR * variances[0]:
         from sklearn.covariance import ledoit_wolf
@@ -165,10 +162,68 @@ def fit(
         centred = np.asarray(embeddings, dtype=np.float64) - mean
         covariance, shrinkage = ledoit_wolf(centred, assume_centered=True)
         variances, components = _principal(covariance)
-    if not variances[last - 1] > 0:
-        raise FitError(f"correct={correction}: the texts that it is fitted on have one embedding.")
+    if variances[last - 1] <= _SINGULAR * variances[0]:
+        raise FitError(
+            f"correct={correction}: the embeddings of the {count} texts that it is fitted on "
+            f"differ in fewer than {last} directions."
+        )
     matrix = components[:, :last] / np.sqrt(variances[:last])
     return Fitted(mean[None], none, matrix, float(shrinkage))
+
+
+def _fewest(correction: Correction) -> int:
+    """Return how many texts a correction needs, so that something is left of their embeddings."""
+    if correction.number is None or correction.package is not None:
+        return 2
+    # n centred embeddings have n - 1 components at most.
+    return {"abtt": correction.number + 2, "centre": 2 * correction.number}.get(correction.kind, 2)
+
+
+def _by_length(embeddings: NDArray[Any], sizes: NDArray[Any], number: int) -> Fitted:
+    """Return means of bins with about equal numbers of texts, at least two in each.
+
+    Texts of the same length are in one bin, so there may be fewer bins.
+
+    Args:
+        embeddings: [texts, dimensions].
+        sizes: lengths of the texts in tokens.
+        number: of bins, at most half the number of texts.
+    """
+    shares = np.arange(1, number) / number
+    ordered, begins, last = np.sort(sizes), [], 0
+    for begin in np.unique(np.quantile(sizes, shares, method="higher")).astype(np.int64):
+        place = int(np.searchsorted(ordered, begin))
+        # A text by itself would be its own mean.
+        if place - last >= 2:
+            begins.append(begin)
+            last = place
+    bins = np.searchsorted(begins, sizes, side="right")
+    means = [_mean(embeddings[bins == one]) for one in range(len(begins) + 1)]
+    return Fitted(np.stack(means), np.array(begins, dtype=np.int64), None)
+
+
+def _refuse_nothing(
+    correction: Correction,
+    found: Fitted,
+    embeddings: NDArray[Any],
+    lengths: Sequence[int] | None,
+) -> None:
+    """Refuse a map that leaves of the embeddings that it is fitted on no more than rounding.
+
+    Raises:
+        FitError: it does.
+    """
+    left = whole = 0.0
+    for first in range(0, len(embeddings), _ROWS):
+        some = slice(first, first + _ROWS)
+        mapped = found.mapped(embeddings[some], None if lengths is None else lengths[some])
+        left += float(np.square(mapped).sum())
+        whole += float(np.square(embeddings[some], dtype=np.float64).sum())
+    if left <= _NOTHING * whole:
+        raise FitError(
+            f"correct={correction} would leave hardly anything of the embeddings that it is "
+            "fitted on, since they differ too little."
+        )
 
 
 def _product(rows: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
