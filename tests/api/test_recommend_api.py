@@ -182,6 +182,26 @@ def test_what_cannot_be_carried_out_is_refused_before_any_work(
     assert not Path("results").exists()
 
 
+def test_what_the_architecture_cannot_store_is_refused_before_any_work(
+    tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers of T5 share one position bias."""
+    by_layer = {"tau": {"layers": {1: 0.8}}}
+    keys = {"out": tmp_path / "new", "results_dir": tmp_path / "runs", **QUIET}
+    few = write_texts(tmp_path / "few.jsonl", 10)
+    with pytest.raises(RequestError, match=r"could be recommended and not be written: .* one posi"):
+        lcbench.tune(make_model("t5"), repairs=[by_layer], tasks=few, **keys)
+    # It goes on as far as it can with those that are left.
+    monkeypatch.setattr("lcbench.settings.tune.REPAIRS", ({"tau": 0.9}, by_layer))
+    for more, left_out in (({}, 1), ({"tau_bias": "kept"}, 0)):
+        progress = Recorded()
+        with pytest.raises(RequestError, match="30 independent texts or queries are needed"):
+            lcbench.tune(make_model("t5"), tasks=few, **{**keys, **more, "progress": progress})
+        warnings = [one for one in progress.warnings if "could not be written: " in one]
+        assert len(warnings) == left_out
+    assert not (tmp_path / "runs").exists()
+
+
 def test_too_few_texts_are_refused_with_how_many_are_needed(
     tmp_path: Path, make_model: Any
 ) -> None:

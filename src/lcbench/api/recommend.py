@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from lcbench.errors import LcbenchError, RequestError
+from lcbench.errors import LcbenchError, MissingError, RequestError
 from lcbench.repair.values import shown
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lcbench.system.observer import Observer
     from lcbench.system.signals import Stop
     from lcbench.tasks.source import Part
+    from lcbench.tempscale.policy import ModelShape
     from lcbench.tuning.recommend import Advice
 
 FILE = "tune-{}.json"
@@ -88,7 +90,7 @@ def recommend_asked(
         settings = replace(settings, label="tune")
     if asked.repairs is not None:
         settings = replace(settings, repairs=asked.repairs)
-    _refuse(settings, asked)
+    settings = _refuse(settings, asked, observer)
     _refuse_few(settings, asked)
     test = None if asked.test is None else _test_of(config, settings, asked, observer)
     outcome = carry_out(settings, observer, stop=stop)
@@ -136,28 +138,63 @@ def _digest(report: Report, asked: ChooseSettings) -> str:
     return hashlib.sha256("\n".join(based_on).encode()).hexdigest()[:8]
 
 
-def _refuse(settings: Settings, asked: ChooseSettings) -> None:
+def _refuse(settings: Settings, asked: ChooseSettings, observer: Observer) -> Settings:
     """Refuse what cannot be carried out, before anything is encoded.
+
+    Of the repairs that are compared by default, those that cannot be exported are left out.
 
     Raises:
         RequestError: the folder exists, or one of the repairs cannot be exported.
     """
-    from lcbench.run.export import refuse_others
-    from lcbench.tempscale.fold import refuse_by_text
+    from lcbench.hub.models import locate
 
     if asked.out is None:
-        return
+        return settings
     if asked.out.exists():
         raise RequestError(f"out={asked.out} already exists; choose another folder.")
+    shape = None
+    # A model that is not here yet is fetched later.
+    with suppress(MissingError):
+        shape = locate(settings.models[0], mirror=settings.mirror, offline=True).shape
+    kept = []
     for repair in settings.repairs:
         try:
-            refuse_others(repair)
-            refuse_by_text(repair.policy)
+            _refuse_export(repair, shape)
         except RequestError as error:
-            raise RequestError(
-                f"out={asked.out}: {repair} could be recommended and not be written: {error} "
-                "Without out= it is compared with the others."
-            ) from error
+            if asked.repairs is None:
+                raise RequestError(
+                    f"out={asked.out}: {repair} could be recommended and not be written: {error} "
+                    "Without out= it is compared with the others."
+                ) from error
+            observer.warn(f"{repair} is left out, since it could not be written: {error}")
+        else:
+            kept.append(repair)
+    return replace(settings, repairs=tuple(kept))
+
+
+def _refuse_export(repair: Repair, shape: ModelShape | None) -> None:
+    """Refuse a repair that cannot be exported, as far as that is known without the weights.
+
+    Args:
+        repair: as it was requested.
+        shape: the model's; None: not known.
+
+    Raises:
+        RequestError: saying why.
+    """
+    from lcbench.run.export import refuse_others
+    from lcbench.tempscale.fold import refuse_by_text, refuse_shared_bias
+
+    refuse_others(repair)
+    refuse_by_text(repair.policy)
+    if shape is None:
+        return
+    try:
+        policy = repair.resolve(shape).policy
+    except RequestError:
+        # It is left out or refused, as without `out=`.
+        return
+    refuse_shared_bias(policy, shape)
 
 
 def _refuse_few(settings: Settings, asked: ChooseSettings) -> None:

@@ -8,6 +8,7 @@ the cap too. Policies that weights cannot express are refused with the reason.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.func import functional_call
 
 from lcbench.errors import RequestError
 from lcbench.tempscale.inject import Injection
-from lcbench.tempscale.policy import ByRole, Policy
+from lcbench.tempscale.policy import ByRole, ModelShape, Policy
 from lcbench.tempscale.transformer import find_transformer, shape_of
 
 # In configurations and layers.
@@ -40,7 +41,8 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
             and the model is unchanged.
         InjectionError: the model's attention temperature cannot be set at all.
     """
-    policy = policy.resolve(shape_of(model))
+    shape = shape_of(model)
+    policy = policy.resolve(shape)
     refuse_by_text(policy)
     transformer = find_transformer(model)
     with Injection(model, policy) as injection:
@@ -48,11 +50,7 @@ def fold(model: nn.Module, policy: Policy) -> Policy:
     config: Any = transformer.config
     by_head = isinstance(taus[0], tuple)
     by_layer = len(set(taus)) > 1
-    if by_layer and hasattr(config, "relative_attention_num_buckets") and not policy.keeps_bias:
-        raise RequestError(
-            f"tau={policy.canonical}: the layers of {type(transformer).__name__} share one "
-            "position bias, which cannot be divided differently for each; use tau_bias=kept."
-        )
+    refuse_shared_bias(policy, replace(shape, layers=len(taus)))
     if (by_head or by_layer) and getattr(config, _CAP, None) is not None:
         raise RequestError(
             f"tau={policy.canonical}: the {'heads' if by_head else 'layers'} of "
@@ -95,6 +93,24 @@ def refuse_by_text(policy: Policy) -> None:
         raise RequestError(
             f"tau={policy.canonical}: a length-dependent temperature cannot be stored in weights; "
             "apply it at run time with lcbench.inject."
+        )
+
+
+def refuse_shared_bias(policy: Policy, shape: ModelShape) -> None:
+    """Refuse policies by layer that would divide the one position bias of all layers.
+
+    Args:
+        policy: resolved for the model.
+        shape: the model's.
+
+    Raises:
+        RequestError: saying why.
+    """
+    by_layer = len(set(policy.of_layers(shape.layers or 1))) > 1
+    if by_layer and shape.position_bias and not policy.keeps_bias:
+        raise RequestError(
+            f"tau={policy.canonical}: all layers of this model share one position bias, which "
+            "cannot be divided differently for each; use tau_bias=kept."
         )
 
 
