@@ -13,6 +13,7 @@ from observers import Recorded
 
 from lcbench.encode.batches import fill_batches
 from lcbench.encode.embed import embed, pack
+from lcbench.encode.encoder import EmbeddingError
 from lcbench.encode.engine import Engine, Identity
 from lcbench.encode.forward import Forward
 from lcbench.encode.load import load
@@ -21,7 +22,7 @@ from lcbench.encode.tokens import Tokenizer
 from lcbench.encode.unpadded import pool_by_text, restore_pooling, use_unpadded
 from lcbench.hub.models import locate
 from lcbench.plan.machine import Machine
-from lcbench.repair.repair import Repair
+from lcbench.repair.repair import NO_REPAIR, Repair
 from lcbench.run.engines import load_for
 from lcbench.tempscale.policy import parse
 
@@ -186,6 +187,26 @@ def test_a_model_that_runs_out_of_memory_is_not_refused(
     monkeypatch.setattr("lcbench.tempscale.unpadded.attend_by_text", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
         use_unpadded(model)
+
+
+@pytest.mark.parametrize("texts", [["a river bank", "an apple", ""], [""]])
+@pytest.mark.parametrize("is_padded", [True, False])
+@pytest.mark.parametrize("mode", ["cls", "lasttoken"])
+def test_a_text_without_any_token_is_an_error(
+    mode: str, is_padded: bool, texts: list[str], make_model: Callable[[str], Path]
+) -> None:
+    """Rather than the embedding of the text beside it in the row."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from tokenizers.processors import Sequence
+
+    model = loaded(make_model("qwen3"))
+    model.tokenizer.backend_tokenizer.post_processor = Sequence([])
+    model[1] = Pooling(32, pooling_mode=mode)
+    assert is_padded or use_unpadded(model) is None
+    engine = engine_with(model, lanes=1, batch_tokens=96)
+    with pytest.raises(EmbeddingError, match=rf"text {len(texts) - 1} of {len(texts)} \(0 tokens"):
+        engine.embed(NO_REPAIR, texts, None, "")
+    assert engine.embed(NO_REPAIR, ["an apple"], None, "").work.tokens == 2
 
 
 MODES = ("cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")

@@ -175,7 +175,7 @@ class Engine:
             prompt: text put before each of them.
 
         Raises:
-            EmbeddingError: an embedding is zero or not finite.
+            EmbeddingError: a text has no token, or an embedding is zero or not finite.
             InjectionError: the repair cannot be applied to the model.
         """
         return self._embed(self._enter(repair, role, prompt), texts, role, prompt)
@@ -283,6 +283,10 @@ class Engine:
         tokens, unscaled = missing.inputs()
         read = np.array([one.length for one in tokens], dtype=np.int64)
         lengths = np.array([one.length for one in missing.cuts], dtype=np.int32)
+        if not lengths.all():
+            # Without padding it would get its neighbor's embedding.
+            empty = int(lengths.argmin())
+            raise EmbeddingError(int(missing.texts[empty]), 0, count)
         outputs: NDArray[np.float64] | None = None
         with closing(self._forward.run(tokens, role, queued, unscaled)) as batches:
             for batch in batches:
