@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,7 +17,7 @@ from lcbench.errors import RequestError
 from lcbench.run import devices as module
 from lcbench.run.devices import Others, Share, engine_words, shares_of
 from lcbench.settings.values import devices_of
-from lcbench.system.signals import Stop
+from lcbench.system.signals import Stop, Terminated
 
 
 def asked(devices: Any, device: str = "auto", scoring: int | None = None) -> EngineSettings:
@@ -188,6 +189,49 @@ def test_signals_reach_all_processes_and_none_is_left(tmp_path: Path, others: An
     assert stop.followers == []
 
 
+def in_a_moment(act: Any) -> None:
+    timer = threading.Timer(0.5, act)
+    timer.daemon = True
+    timer.start()
+
+
+def test_a_process_that_runs_cells_is_waited_for(
+    tmp_path: Path, others: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a cell takes; one with none is ended, which is a failure."""
+    monkeypatch.setattr(module, "_LAST_SECONDS", 0.1)
+    manifest: Any = SimpleNamespace(folder=tmp_path)
+    with others(Stop()) as group:
+        group.start(manifest)
+        lines(tmp_path, 1)
+        assert group.wait(have_cells=False) == 1
+        assert len(group.warnings) == 2
+        processes = [process for process, _ in group._started]
+        in_a_moment(lambda: [one.kill() for one in processes])
+        assert group.wait(have_cells=True) == 0
+        assert [one.returncode for one in processes] == [-signal.SIGKILL] * 2
+        assert group.lost
+    assert [len(one) for one in lines(tmp_path, 1)] == [1, 1]
+
+
+def test_a_signal_while_others_run_cells_stops_this_process_too(
+    tmp_path: Path, others: Any
+) -> None:
+    """The others end first: an element is sent back into the queue all the same."""
+    manifest: Any = SimpleNamespace(folder=tmp_path)
+    stop = Stop()
+    with others(stop) as group:
+        group.start(manifest)
+        lines(tmp_path, 1)
+        stop.is_asked = stop.is_gentle = True
+        processes = [process for process, _ in group._started]
+        in_a_moment(lambda: [one.terminate() for one in processes])
+        with pytest.raises(Terminated):
+            group.wait(have_cells=True)
+        assert [one.returncode for one in processes] == [143, 143]
+    assert group.warnings == []
+
+
 @pytest.mark.parametrize(("status", "worst"), [(0, 0), (1, 1), (2, 2), (143, 0)])
 def test_the_worst_status_counts_but_not_that_of_a_process_that_was_ended(
     tmp_path: Path, others: Any, monkeypatch: pytest.MonkeyPatch, status: int, worst: int
@@ -196,5 +240,6 @@ def test_the_worst_status_counts_but_not_that_of_a_process_that_was_ended(
     manifest: Any = SimpleNamespace(folder=tmp_path)
     with others(Stop()) as group:
         group.start(manifest)
-        assert group.wait() == worst
+        assert group.wait(have_cells=False) == worst
+        assert group.lost == (status == 143)
         assert len(group.warnings) == (2 if status == 143 else 0)

@@ -121,7 +121,7 @@ def _run_stoppable(
             )
             # What was stopped gently may finish its cells.
             if stop.is_gentle or not outcome.stopped:
-                status = group.wait()
+                status = group.wait(have_cells=stop.is_asked or bool(outcome.elsewhere))
         if outcome.stopped:
             # Under -m no further job is started either.
             raise Terminated("stopped by a signal")
@@ -134,6 +134,9 @@ def _run_stoppable(
         for cell, where in outcome.elsewhere.items()
         if not others or not results.files(cell).result.exists()
     }
+    if group.lost and elsewhere:
+        # An element does not wait to take them over.
+        status = max(status, 1)
     if is_shared():
         # The process that has started this one reports.
         pass
@@ -149,7 +152,7 @@ def _run_stoppable(
         done = len(outcome.cells) - len(outcome.failed) - len(elsewhere)
         console.print(f"element {element}: {done} of {len(outcome.cells)} cells done")
     for cell, where in elsewhere.items():
-        warn(f"{cell} is still running in another process: {where}")
+        warn(f"{cell} was left to another process: {where}")
     for name, reason in outcome.refused.items():
         complain(f"{name} was refused: {reason}")
     for cell, reason in outcome.failed.items():

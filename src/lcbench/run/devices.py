@@ -24,7 +24,7 @@ from lcbench.plan.manifest import Manifest
 from lcbench.run.engines import check_gpus, devices_of_process
 from lcbench.score.pool import processes
 from lcbench.system.hardware import cores, devices_of
-from lcbench.system.signals import END_SECONDS, Stop, grace_seconds
+from lcbench.system.signals import END_SECONDS, Stop, Terminated
 from lcbench.system.words import key_value, several
 
 # Set in the processes that are started here.
@@ -119,6 +119,9 @@ class Others:
     """The processes on the other devices.
 
     Used as a context: at its end they have ended.
+
+    Attributes:
+        lost: whether one of them ended before its time, found by `wait`.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class Others:
         self._stop = stop
         self._warn = warn
         self._started: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self.lost = False
 
     def start(self, manifest: Manifest) -> None:
         """Start them on a frozen sweep."""
@@ -161,26 +165,39 @@ class Others:
             self._started.append((process, output))
             self._stop.followers.append(process.send_signal)
 
-    def wait(self) -> int:
-        """Wait until they have found that nothing is left, and return the worst status.
+    def wait(self, *, have_cells: bool) -> int:
+        """Wait until they have ended, and return the worst status; 1 for one that does not end.
 
         One that a signal or a device has ended left its cells to the others: that is no failure.
+
+        Args:
+            have_cells: whether they may be running cells, for which there is no limit; a gentle
+                stop ends this process and with it the others.
+
+        Raises:
+            Terminated: a signal ended them before they were done.
         """
         worst = 0
+        is_stopped = False
         for number, (process, output) in enumerate(self._started, start=1):
             try:
-                # After a gentle stop their cells have as long as those of this process.
-                status = process.wait(_LAST_SECONDS + grace_seconds())
+                status = process.wait(None if have_cells else _LAST_SECONDS)
             except subprocess.TimeoutExpired:
                 self._warn(f"the process on device {number} does not end; it is ended ({output})")
+                worst = max(worst, 1)
                 continue
             if status in (1, 2):
                 worst = max(worst, status)
-            elif status and not self._stop.is_asked:
+            elif status and self._stop.is_asked:
+                is_stopped = True
+            elif status:
+                self.lost = True
                 self._warn(
                     f"the process on device {number} ended with status {status}, and left its "
                     f"cells to the others ({output})"
                 )
+        if is_stopped and have_cells:
+            raise Terminated("stopped by a signal")
         return worst
 
     def __enter__(self) -> Others:
