@@ -152,6 +152,7 @@ def test_no_model_is_written_if_none_is_recommended(
     [
         ({"tau": 0.9, "correct": "centre"}, "centre could be recommended and not be written: "),
         ({"tau": {"length": "logn"}}, "a length-dependent temperature cannot be stored in weights"),
+        ({"tau": [0.9, {"length": {"infoscale": 128}}]}, "a length-dependent temperature cannot"),
         ({"attend": "calibrate"}, "could be recommended and not be written: attend="),
         ({"chunks": "mean"}, "could be recommended and not be written: chunks="),
         ({"tau": 0.9, "out": "there"}, "out=there already exists; choose another folder"),

@@ -88,6 +88,7 @@ def test_calibration_is_of_the_later_half_of_the_layers() -> None:
         ({"attnscal": 1}, r"attend={attnscal: 1}: attnscal is .* Did you mean attnscale\?"),
         ({"attnscale": "x"}, "attend={attnscale: x}: w is a number, not x"),
         ({"attnscale": float("inf")}, "w is a finite number, not inf"),
+        ({"attnscale": 10**400}, "w is a finite number, not 1000"),
         ({"attnscale": True}, "w is a finite number, not true"),
         (
             {"attnscale": 1, "calibrate": 8},

@@ -98,6 +98,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"heads": 3}, "tau, layer 0 has entries for 4 heads, not 3"),
     ({"tau": [BY_HEAD[0], 0.8]}, "tau, layer 1: expected a list of 4 heads, not 0.8"),
     ({"tau": [BY_HEAD[0], [1, 1, 0, 1]]}, "layer 1, head 2: 0 is not a temperature"),
+    ({"tau": [BY_HEAD[0], [1, 10**400, 1, 1]]}, "layer 1, head 1: 10+ is not a temperature"),
     ({"tau": [BY_HEAD[0], [1, 1, 1, None]]}, "layer 1, head 3: None is not a temperature"),
     ({"tau": [BY_HEAD[0], [1, "1", 1, 1]]}, "layer 1, head 1: 1 is not a temperature"),
     ({"tau": [BY_HEAD[0], [True, 1, 1, 1]]}, "layer 1, head 0: True is not a temperature"),

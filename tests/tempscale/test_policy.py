@@ -56,7 +56,21 @@ def test_canonical_form_can_name_a_folder() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, 0.0, float("nan"), float("inf"), "abc", ".nan", "nan", "-inf", True, None, [0.8]],
+    [
+        0,
+        -1,
+        0.0,
+        10**400,
+        float("nan"),
+        float("inf"),
+        "abc",
+        ".nan",
+        "nan",
+        "-inf",
+        True,
+        None,
+        [0.8],
+    ],
 )
 def test_what_is_no_temperature_is_refused(value: object) -> None:
     with pytest.raises(RequestError, match="is not a temperature"):
@@ -265,6 +279,7 @@ def test_formulas_are_1_up_to_their_base_and_fall_beyond_it(
 
 def test_infoscale_takes_the_size_of_heads_from_the_model() -> None:
     policy = parse({"length": {"infoscale": 256}})
+    assert policy.by_length
     small = replace(LONG, head_size=8)
     assert policy.resolve(small) == ByFormula("infoscale", 256, 8)
     assert policy.resolve(small).canonical == policy.resolve(LONG).canonical == policy.canonical

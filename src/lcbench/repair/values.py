@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -80,7 +80,8 @@ def number(value: Any, written: str, name: str) -> float:
             value = float(value)
         except ValueError:
             raise RequestError(f"{written}: {name} is a number, not {value}.") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:
         raise RequestError(f"{written}: {name} is a finite number, not {shown(value)}.")
     # Without a negative zero.
     return float(value) + 0.0

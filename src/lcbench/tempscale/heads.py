@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,8 +202,7 @@ def _matrix(value: Any, layers: int, heads: int, where: str) -> Matrix:
             if (
                 isinstance(tau, bool)
                 or not isinstance(tau, int | float)
-                or not math.isfinite(tau)
-                or tau <= 0
+                or not 0 < tau <= sys.float_info.max
             ):
                 raise RequestError(
                     f"{where}, layer {number}, head {head}: {tau} is not a temperature, a finite "

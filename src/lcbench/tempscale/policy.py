@@ -6,6 +6,7 @@ Of a model they know only its `ModelShape`; `inject` applies a policy to a model
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -336,6 +337,11 @@ class ByFormula(Policy):
         return self._at(tokens, self.head_size or 1)
 
     @property
+    def by_length(self) -> bool:
+        """Return that it does."""
+        return True
+
+    @property
     def spares(self) -> int:
         """Return the base."""
         return self.base
@@ -521,7 +527,7 @@ def _temperature(value: Any, within: str | None = None) -> float:
             raise RequestError(f"{subject} is not a temperature; {_EXAMPLES}.") from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RequestError(f"{subject} is not a temperature; {_EXAMPLES}.")
-    if not math.isfinite(value) or value <= 0:
+    if not 0 < value <= sys.float_info.max:
         raise RequestError(
             f"{subject} is not a temperature: it divides the attention logits and must be a "
             f"finite number above 0 (1 = unchanged); {_EXAMPLES}."
