@@ -50,9 +50,8 @@ MINUTES = 4.5
 ENOUGH = 0.95
 # Fewer rounds have no interval.
 LEAST_ROUNDS = 3
-# `max` is not for all tasks of the sweep; the others are, but most models have no such positions.
-_EXTENDING = ("linear", "yarn", "longrope", "window")
-_BESIDES = ({"chunks": "max"}, *({"extend": {one: 1024}} for one in _EXTENDING))
+# `max` is not for all tasks of the sweep, longrope for few models.
+_BESIDES = ({"chunks": "max"}, {"extend": {"longrope": 1024}})
 # The methods that each model of rotary positions is measured with.
 _ROTARY = ("linear", "ntk", "yarn", "selfextend")
 _MORE_POSITIONS = ("window",)

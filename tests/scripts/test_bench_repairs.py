@@ -104,7 +104,7 @@ def test_the_repairs_are_those_of_the_sweep_that_suit(minilm_folder: Path, tmp_p
             "rotary",
             {},
             ("linear", "ntk", "yarn", "selfextend", "window"),
-            ["ntk=1024", "selfextend=1024", "linear=1024", "yarn=1024"],
+            ["linear=1024", "ntk=1024", "yarn=1024", "selfextend=1024"],
         ),
         ("more", more, ("window", "linear"), ["window=1024"]),
         (
