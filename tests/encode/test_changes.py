@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from engines import engine_of
 
+from lcbench.encode.replica import Replica
 from lcbench.errors import InjectionError
 from lcbench.repair.change import Applied, Change
 from lcbench.repair.repair import NO_REPAIR, Repair
@@ -112,3 +113,21 @@ def test_changes_are_proven_with_the_temperature(make_model: Callable[[str], Pat
     assert proofs[2] is not None
     assert {"changes", "layers"} <= proofs[2].keys()
     assert change.log == ["applied", "removed"] * 2
+
+
+def test_lanes_wait_for_changes_of_weights(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after one that fails: streams of a GPU do not wait for one another."""
+    engine, _ = engine_of(make_model("bert"))
+    seen: list[str] = []
+
+    def settled(replica: Replica) -> None:
+        seen.append("settled")
+
+    monkeypatch.setattr(Replica, "settle", settled)
+    change = Doubled(log=seen)
+    engine.embed(Changed(change=change), TEXTS, None, "")
+    with pytest.raises(InjectionError, match="cannot be doubled"):
+        engine.embed(Changed(change=Doubled(fails=True)), TEXTS, None, "")
+    assert seen == ["applied", "settled", "removed", "settled"]

@@ -26,7 +26,9 @@ LONGROPE = {
 
 def made(architecture: str) -> Any:
     types = {"layer_types": ["sliding_attention", "full_attention"]}
-    return make(architecture, **(types if architecture == "Gemma 3" else {}))
+    # A little further than its 64 positions.
+    options = {"Gemma 3": types, "Mistral": {"sliding_window": 80}}
+    return make(architecture, **options.get(architecture, {}))
 
 
 def buffers(model: Any) -> dict[str, torch.Tensor]:
@@ -150,6 +152,9 @@ def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str, method: st
         ),
         ("BERT", {}, Extension("selfextend", 128), "0 rotary modules"),
         ("Gemma 3", {}, Extension("ntk", 128), "no layers of full attention"),
+        ("Mistral", {}, Extension("ntk", 128), "all layers have sliding_window=8"),
+        ("Mistral", {}, Extension("linear", 32, start=8), "beyond the 8 positions"),
+        ("Mistral", {}, Extension("selfextend", 128), "beyond the 64 positions"),
     ],
 )
 def test_what_cannot_be_applied_is_refused(

@@ -7,9 +7,10 @@ import torch
 import transformers
 from exactness import make, states_by_text, token_ids
 from grouped_attention import by_the_table
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcbench.repair.extension import Extension
-from lcbench.repair.selfextend import IMPLEMENTATION, Groups
+from lcbench.repair.selfextend import IMPLEMENTATION, Groups, _positions_of
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.tempscale.inject import Injection
 from lcbench.tempscale.policy import parse
@@ -18,6 +19,12 @@ from lcbench.tempscale.unpadded import boundaries, register
 # Cohere rotates neighboring dimensions, the others those that are half of them apart.
 CAUSAL = ("Llama", "Qwen3", "Mistral")
 BIDIRECTIONAL = ("NomicBERT", "ModernBERT")
+
+
+def made(architecture: str, **options: Any) -> Any:
+    """A model with 64 positions; Mistral sees a little further."""
+    wider = {"sliding_window": 80} if architecture == "Mistral" else {}
+    return make(architecture, **wider, **options)
 
 
 def test_the_table_of_distances() -> None:
@@ -48,7 +55,7 @@ def test_no_distance_within_the_reach_is_beyond_the_old_window(factor: int) -> N
 def test_with_groups_of_one_or_only_neighbors_it_is_the_model(
     architecture: str, group: int, neighbors: int
 ) -> None:
-    model, text = make(architecture), token_ids(60)
+    model, text = made(architecture), token_ids(60)
     before = states_by_text(model, text)[0]
     Extension("selfextend", 128, group=group, neighbors=neighbors).apply(model)
     assert torch.allclose(states_by_text(model, text)[0], before, atol=2e-5)
@@ -57,7 +64,7 @@ def test_with_groups_of_one_or_only_neighbors_it_is_the_model(
 @pytest.mark.parametrize("architecture", ["Llama", "Cohere", "NomicBERT", "ModernBERT", "Qwen3"])
 def test_attention_is_that_of_the_table(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a model whose own rotation is done for each pair of tokens at its distance."""
-    model = make(architecture).double() if architecture != "Cohere" else cohere()
+    model = made(architecture).double() if architecture != "Cohere" else cohere()
     text = token_ids(60)
     expected = by_the_table(model, text, group=3, neighbors=16, monkeypatch=monkeypatch)
     before = states_by_text(model, text)[0]
@@ -91,7 +98,7 @@ def cohere() -> Any:
 @pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
 def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str) -> None:
     """With padding on either side, and without: groups are counted from a text's first token."""
-    model = make(architecture)
+    model = made(architecture)
     texts = [token_ids(n) for n in (101, 64, 9)]
     Extension("selfextend", 128).apply(model)
     alone = [states_by_text(model, text)[0] for text in texts]
@@ -104,7 +111,7 @@ def test_a_text_is_the_same_alone_and_in_any_batch(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["Llama", "NomicBERT", "ModernBERT"])
 def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
-    model = make(architecture, attn_implementation=register())
+    model = made(architecture, attn_implementation=register())
     lengths = (101, 40)
     texts = [token_ids(n) for n in lengths]
     Extension("selfextend", 128).apply(model)
@@ -120,7 +127,7 @@ def test_texts_may_lie_in_one_row_without_padding(architecture: str) -> None:
 @pytest.mark.parametrize("policy", [0.7, {"length": {0: 1.0, 20: 0.5}}], ids=str)
 def test_a_temperature_divides_the_logits_of_the_groups(architecture: str, policy: Any) -> None:
     """The proof of a temperature takes them into account, also where the probe is grouped."""
-    model, text = make(architecture), token_ids(60)
+    model, text = made(architecture), token_ids(60)
     Extension("selfextend", 128, group=3, neighbors=4, start=60).apply(model)
     before = states_by_text(model, text)[0]
     with Injection(model, parse(policy)) as injection:
@@ -131,7 +138,7 @@ def test_a_temperature_divides_the_logits_of_the_groups(architecture: str, polic
 
 @pytest.mark.parametrize("architecture", [*CAUSAL, *BIDIRECTIONAL])
 def test_a_model_is_restored(architecture: str) -> None:
-    model, text = make(architecture), token_ids(60)
+    model, text = made(architecture), token_ids(60)
     before, name = states_by_text(model, text)[0], attention_implementation(model.config)
     applied = Extension("selfextend", 128).apply(model)
     assert attention_implementation(model.config) == IMPLEMENTATION
@@ -139,3 +146,34 @@ def test_a_model_is_restored(architecture: str) -> None:
     assert attention_implementation(model.config) == name
     assert torch.equal(states_by_text(model, text)[0], before)
     assert not any("_lcbench_selfextend" in module.__dict__ for module in model.modules())
+
+
+def test_positions_are_on_the_device_of_the_layer() -> None:
+    """Where a model is spread over several GPUs, token ids are on the first of them."""
+    groups = Groups(2, 4, torch.ones(1), "halves", only_whole=False)
+    groups.texts.places = groups.texts.within = torch.arange(6)[None]
+    query = torch.empty(1, 1, 6, 4, device="meta")
+    assert {one.device.type for one in _positions_of(groups, query)} == {"meta"}
+
+
+class Tf32(TorchDispatchMode):
+    """Rounds the factors of products as TF32 does, to 10 bits."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__.partition(".")[0] in ("mm", "bmm") and args[0].shape[-1] > 1:
+            args = [
+                ((one.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+                if one.dtype == torch.float32
+                else one
+                for one in args
+            ]
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_check_stands_a_protocol_in_tf32() -> None:
+    model = made("Llama")
+    with Tf32():
+        applied = Extension("selfextend", 128).apply(model)
+    assert applied.proof["largest_error"] < 1e-6

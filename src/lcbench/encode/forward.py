@@ -182,8 +182,13 @@ class Forward:
             InjectionError: the repair cannot be applied.
         """
         self._repair = NO_REPAIR
-        for replica in self._replicas:
-            replica.use(repair)
+        try:
+            for replica in self._replicas:
+                replica.use(repair)
+        finally:
+            # Weights may have been copied, which streams of lanes do not wait for.
+            for replica in self._replicas:
+                replica.settle()
         self._repair = repair
         self._plan(repair)
 

@@ -13,7 +13,7 @@ from math import ceil, floor, log, pi, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lcbench.errors import InjectionError
@@ -22,6 +22,7 @@ from lcbench.tempscale.transformer import find_transformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
 
     from lcbench.repair.stretch import Stretch
 
@@ -46,7 +47,7 @@ def extend_rotary(model: SentenceTransformer, extension: Stretch) -> Restoring:
     """
     transformer = find_transformer(model)
     written = f"extend={extension.canonical}"
-    module, layer_type, old = rotary_of(transformer, written)
+    module, layer_type, old = rotary_of(transformer, extension, written)
     config: Any = transformer.config
     prefix = f"{layer_type}_" if layer_type else ""
     frequencies: Tensor = getattr(module, f"{prefix}inv_freq")
@@ -67,6 +68,8 @@ def extend_rotary(model: SentenceTransformer, extension: Stretch) -> Restoring:
         **beyond,
         **({"layer_type": layer_type} if layer_type else {}),
     )
+    # transformers 5.23 computes some of them on the CPU.
+    found = found.to(frequencies.device)
     applied = Restoring()
     try:
         for name in (f"{prefix}inv_freq", f"{prefix}original_inv_freq"):
@@ -92,8 +95,15 @@ def extend_rotary(model: SentenceTransformer, extension: Stretch) -> Restoring:
     return applied
 
 
-def rotary_of(transformer: nn.Module, written: str) -> tuple[Any, str | None, Mapping[str, Any]]:
-    """Return a model's rotary module, the layer type that is changed, and its parameters."""
+def rotary_of(
+    transformer: PreTrainedModel, extension: Stretch, written: str
+) -> tuple[Any, str | None, Mapping[str, Any]]:
+    """Return a model's rotary module, the layer type that is changed, and its parameters.
+
+    Raises:
+        InjectionError: there is no such module, or none of its layers sees a distance beyond the
+            positions that the model was made for.
+    """
     found = [
         module
         for module in transformer.modules()
@@ -107,6 +117,7 @@ def rotary_of(transformer: nn.Module, written: str) -> tuple[Any, str | None, Ma
             "scales; it needs exactly one."
         )
     if "rope_type" in parameters:
+        _check_reach(transformer.config, extension, parameters, written)
         return found[0], None, parameters
     of_full = parameters.get(_FULL)
     if not isinstance(of_full, Mapping) or not hasattr(found[0], f"{_FULL}_inv_freq"):
@@ -115,6 +126,28 @@ def rotary_of(transformer: nn.Module, written: str) -> tuple[Any, str | None, Ma
             "never see a long distance."
         )
     return found[0], _FULL, of_full
+
+
+def _check_reach(
+    config: Any, extension: Stretch, parameters: Mapping[str, Any], written: str
+) -> None:
+    """Refuse a model all layers of which have a window within the positions it was made for."""
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or ()
+    if not isinstance(window, int) or not getattr(config, "use_sliding_window", True):
+        return
+    if _FULL in types:
+        return
+    start = int(
+        extension.start
+        or (extension.method == "longrope" and parameters.get("original_max_position_embeddings"))
+        or config.max_position_embeddings
+    )
+    if window <= start:
+        raise InjectionError(
+            f"{written}: all layers have sliding_window={window}, so that no token sees another at "
+            f"a distance beyond the {start} positions that an extension starts from."
+        )
 
 
 def _parameters(

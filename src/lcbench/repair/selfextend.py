@@ -123,7 +123,7 @@ class Groups:
         query, of_rows, own = query[:, :, rows], places[:, rows], within[:, rows]
         earlier = self._moved(query, of_rows, shifted[:, rows]) @ far.transpose(-1, -2)
         later = self._moved(query, of_rows, shared[:, rows]) @ near.transpose(-1, -2)
-        apart = (own[:, None, :, None] - within[:, None, None, :]).to(query.device)
+        apart = own[:, None, :, None] - within[:, None, None, :]
         grouped = torch.where(apart > 0, earlier, later)
         return torch.where(apart.abs() < self.neighbors, query @ key.transpose(-1, -2), grouped)
 
@@ -169,7 +169,7 @@ def extend_by_groups(model: SentenceTransformer, extension: Stretch) -> Restorin
     """
     transformer: Any = find_transformer(model)
     written, kind = f"extend={extension.canonical}", type(transformer).__name__
-    module, layer_type, parameters = rotary_of(transformer, written)
+    module, layer_type, parameters = rotary_of(transformer, extension, written)
     if parameters["rope_type"] in ("dynamic", "longrope"):
         raise InjectionError(
             f"{written}: {kind}'s rotary positions ({parameters['rope_type']}) go by the longest "
@@ -264,8 +264,9 @@ def _checked(
         expected = torch.where(
             is_near[:, None], plain, scale * _at_distances(query, key, apart, frequencies, layout)
         )
-        found = groups.products(turned[0], turned[1], places, places, slice(None))
-        errors[layout] = float((found.double() - expected).abs().max() / expected.abs().max())
+        # In float64, since the protocol may have products in TF32.
+        found = groups.products(turned[0].double(), turned[1].double(), places, places, slice(None))
+        errors[layout] = float((found - expected).abs().max() / expected.abs().max())
     groups.layout = min(_LAYOUTS, key=errors.__getitem__)
     if not errors[groups.layout] <= _TOLERANCE:
         raise InjectionError(
@@ -396,7 +397,8 @@ def _positions_of(groups: Groups, query: Tensor) -> tuple[Tensor, Tensor]:
         raise InjectionError(
             "A layer under SelfExtend was run without going through its model's forward."
         )
-    return places, within
+    # Layers may be on other GPUs than the token ids.
+    return places.to(query.device), within.to(query.device)
 
 
 def _texts(bounds: Tensor | None, tokens: int) -> Iterator[slice]:
