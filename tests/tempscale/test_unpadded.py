@@ -226,12 +226,50 @@ def test_a_gpu_gets_the_kernel_that_takes_it(
     assert float((alone - expected).abs().max() / expected.abs().max()) < limit
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 5, 65])
+def test_what_is_padded_equals_each_text_alone_and_is_of_like_length(
+    causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One long text among many short ones does not make them as long."""
+    monkeypatch.setattr(unpadded, "_MASKED_AT_ONCE", 2**14)
+    lengths = [8] * 200 + [512, 0, 1, 3, 2, 100, 70, 5]
+    starts = boundaries(lengths)["cu_seq_lens_q"]
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(sum(lengths), heads, 8, generator=generator) for heads in (4, 2, 2)
+    )
+    expected = unpadded._one_by_one(query, key, value, starts, 0.4, causal, window)
+    seen: list[tuple[int, int]] = []
+    attention = nn.functional.scaled_dot_product_attention
+
+    def noted(*args: Tensor, attn_mask: Tensor, **keys: Any) -> Tensor:
+        seen.append((len(attn_mask), attn_mask.shape[-1]))
+        assert args[0].shape[:3] == (len(attn_mask), 4, attn_mask.shape[-1])
+        return attention(*args, attn_mask=attn_mask, **keys)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", noted)
+    found = unpadded._padded(query, key, value, starts, 0.4, causal, window)
+    assert found.shape == query.shape
+    assert float((found - expected).abs().max() / expected.abs().max()) < ROUNDING
+    assert sum(texts * longest for texts, longest in seen) < 2 * sum(lengths)
+    assert all(texts == 1 or texts * longest**2 <= 2**14 for texts, longest in seen)
+    assert sum(texts for texts, _ in seen) == len(lengths) - 1
+    # The next layer does not ask for lengths again.
+    monkeypatch.setattr(Tensor, "tolist", None)
+    again = unpadded._padded(query, key, value, starts, 0.4, causal, window)
+    assert torch.equal(again, found)
+
+
 @pytest.mark.parametrize("policy", [None, *POLICIES])
 @pytest.mark.parametrize("architecture", ["BERT", "Qwen3", "ModernBERT", "Mistral"])
 def test_a_model_waits_for_no_number_of_a_gpu(
     architecture: str, policy: str | None, kernels: FakeKernels
 ) -> None:
-    """Neither for lengths, nor for temperatures by length, once a batch is on its way."""
+    """Neither for lengths, nor for temperatures by length, once a batch is on its way.
+
+    But for what is padded because no kernel takes it: there the first layer asks for lengths.
+    """
     model = make(architecture)
     model.set_attn_implementation(UNPADDED)
     inputs = unpadded_batch(model)

@@ -4,8 +4,9 @@ This is an attention implementation for `transformers`, like sdpa, with the name
 A model that uses it takes a batch as one row of tokens, [1, tokens], with the position of each
 token in its text and, as in flash attention, the start of each text (`cu_seq_lens_q`) and the
 length of the longest (`max_length_q`). There is no mask. On a GPU two kernels of torch support such
-rows: flash attention in half precision and memory-efficient attention in float32. On a CPU texts
-are computed one by one. Padded batches are computed as with sdpa.
+rows: flash attention in half precision and memory-efficient attention in float32. What they do not
+support, windows in float32 and some sizes of heads, is padded for each layer, by groups of texts of
+like length. On a CPU texts are computed one by one. Padded batches are computed as with sdpa.
 
 Temperatures are applied to the scale or the queries before this function is called (`attend.py`).
 """
@@ -13,7 +14,7 @@ Temperatures are applied to the scale or the queries before this function is cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 _FLASH_HEAD, _FLASH_MULTIPLE = 256, 8
 # Divisor of the size for the memory-efficient kernel, whose rows must be aligned to 16 bytes.
 _EFFICIENT_MULTIPLE = 4
+# Elements of a mask of texts that are padded together: 16 texts of 512 tokens, 16 MiB in float32.
+_MASKED_AT_ONCE = 2**22
+_GROUPS = "_lcbench_groups"
 # Mask types of the memory-efficient kernel.
 _NO_MASK, _CAUSAL = 0, 1
 
@@ -173,7 +177,7 @@ def attend_by_text(
             *(longest, longest, 0.0, _CAUSAL if causal else _NO_MASK),
             scale=scale,
         )[0]
-    return _padded(query, key, value, starts, longest, scale, causal, window)
+    return _padded(query, key, value, starts, scale, causal, window)  # type: ignore[no-any-return]
 
 
 def attended_keys(
@@ -263,28 +267,56 @@ def _one_by_one(
     return output
 
 
+# It depends on the lengths of the texts.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _padded(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     starts: Tensor,
-    longest: int,
     scale: float,
     causal: bool,
     window: int | None,
 ) -> Tensor:
-    """Compute attention with temporary padding, if no kernel supports the row."""
+    """Compute attention with temporary padding, if no kernel supports the row.
+
+    Texts of like length are padded together, so that padding at most doubles the tokens.
+    """
     tokens, heads, _ = query.shape
     key, value = (_for_each_head(one, heads) for one in (key, value))
-    columns = torch.arange(longest, device=query.device)
-    # [texts, longest]; positions beyond the end of a text are masked.
-    places = (starts[:-1, None] + columns).clamp(max=tokens - 1)
-    queries, keys, values = (one[places].transpose(1, 2) for one in (query, key, value))
-    read = columns < starts.diff()[:, None]
-    near = _near(longest, causal, window, query.device)
-    output = nn.functional.scaled_dot_product_attention(
-        *(queries, keys, values), attn_mask=read[:, None, None] & near, scale=scale
-    )
-    text = text_of_token(starts, tokens)
-    within = torch.arange(tokens, device=query.device) - starts[text]
-    return output.transpose(1, 2)[text, within]
+    # Padding is written to one more row, so that the GPU need not wait for where it is.
+    output = query.new_empty(tokens + 1, *query.shape[1:])
+    for places in _groups(starts, tokens):
+        rows = places.clamp(max=tokens - 1)
+        queries, keys, values = (one[rows].transpose(1, 2) for one in (query, key, value))
+        near = _near(places.shape[1], causal, window, query.device)
+        mask = (places < tokens)[:, None, None] & near
+        found = nn.functional.scaled_dot_product_attention(
+            *(queries, keys, values), attn_mask=mask, scale=scale
+        )
+        output[places] = found.transpose(1, 2)
+    return output[:tokens]
+
+
+def _groups(starts: Tensor, tokens: int) -> list[Tensor]:
+    """Return the tokens of texts of like length, [texts, longest] each; `tokens` for padding.
+
+    They are kept with the starts, which all layers share: only the first waits for a GPU.
+    """
+    known: list[Tensor] | None = getattr(starts, _GROUPS, None)
+    if known is not None:
+        return known
+    texts = sorted((end - start, start) for start, end in pairwise(starts.tolist()) if end > start)
+    made = []
+    # No text is twice as long as another of its group.
+    for _, alike in groupby(texts, lambda text: (text[0] - 1).bit_length()):
+        group = list(alike)
+        count = max(1, _MASKED_AT_ONCE // group[-1][0] ** 2)
+        for first in range(0, len(group), count):
+            part = group[first : first + count]
+            sizes, begins = torch.tensor(part, device=starts.device).T
+            columns = torch.arange(part[-1][0], device=starts.device)
+            is_token = columns < sizes[:, None]
+            made.append(torch.where(is_token, begins[:, None] + columns, tokens))
+    setattr(starts, _GROUPS, made)
+    return made
