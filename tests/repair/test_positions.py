@@ -235,6 +235,22 @@ def test_other_rows_than_those_of_the_step_are_refused() -> None:
     assert "forward" not in model.__dict__
 
 
+def test_a_model_that_is_deaf_to_positions_is_refused() -> None:
+    """Its short texts would not keep their rows."""
+    model, text = made("BERT"), token_ids(12)
+    before = states_by_text(model, text)[0]
+    forward = model.forward
+
+    def deaf(*args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("position_ids", None)
+        return forward(*args, **kwargs)
+
+    model.forward = deaf
+    with pytest.raises(InjectionError, match="takes other rows of its position table"):
+        Extension("pi", 128, kept=True).apply(model)
+    assert torch.equal(states_by_text(model, text)[0], before)
+
+
 @pytest.mark.parametrize("architecture", ["Llama", "DeBERTa-v2", "T5"])
 def test_a_model_without_a_table_is_refused_and_left_alone(architecture: str) -> None:
     model = make(architecture)

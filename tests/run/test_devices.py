@@ -11,11 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lcbench.encode.options import EngineSettings
 from lcbench.errors import RequestError
 from lcbench.run import devices as module
-from lcbench.run.devices import Others, Share, engine_words, shares_of
+from lcbench.run.devices import Others, Share, engine_words, keep_to, shares_of
 from lcbench.settings.values import devices_of
 from lcbench.system.signals import Stop, Terminated
 
@@ -65,6 +66,24 @@ def test_each_process_has_a_gpu_and_its_share_of_the_cores(
     left = threads - 8 // len(expected)
     assert {one.environment["RAYON_NUM_THREADS"] for one in shares} == {str(left)}
     assert {one.engine.scoring for one in shares_of(asked(devices, scoring=3))} == {3}
+
+
+def test_this_process_keeps_to_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    share = Share(asked(None), dict(zip(names, "321", strict=True)))
+    for name in names:
+        # So that it is as before, after the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    keep_to(share)
+    assert [os.environ.get(name) for name in names] == ["3", "2", None]
+    assert threads == [3]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    keep_to(share)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert threads == [3]
 
 
 def test_gpus_have_the_names_by_which_this_process_was_given_them(

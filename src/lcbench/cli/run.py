@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -94,15 +93,14 @@ def _run_stoppable(
     stop: Stop,
 ) -> int:
     from lcbench.results.folder import Results
-    from lcbench.run.devices import Others, end_with_parent, is_shared, shares_of
+    from lcbench.run.devices import Others, end_with_parent, is_shared, keep_to, shares_of
     from lcbench.system.signals import DeviceLost, EncoderStuck, Terminated
 
     if is_shared():
         end_with_parent()
     first, *others = shares_of(settings.engine)
-    for name, value in first.environment.items() if others else ():
-        if name != "CUDA_VISIBLE_DEVICES":
-            os.environ.setdefault(name, value)
+    if others:
+        keep_to(first)
     words = _words(settings, element) if others else []
     results = Results(settings.results_dir)
     status = 0

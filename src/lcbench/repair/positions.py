@@ -262,8 +262,8 @@ def _proof(
             places = rows[:length]
             if extension.kept and length <= start:
                 places = torch.arange(length, dtype=torch.float64, device=old.device)
-                spread = first + torch.arange(length, device=old.device) * extension.factor(start)
-                module(input_ids=ids, position_ids=spread[None])
+                # Through the whole model, which is told their positions.
+                transformer(input_ids=ids, attention_mask=torch.ones_like(ids))
             else:
                 module(input_ids=ids)
             expected = interpolated(inner, places)

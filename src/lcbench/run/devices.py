@@ -98,6 +98,20 @@ def _numbers(devices: str | int | tuple[int, ...], there: int, asked: str) -> li
     return numbers
 
 
+def keep_to(share: Share) -> None:
+    """Keep this process to its share of the cores, unless its environment says otherwise."""
+    for name, value in share.environment.items():
+        # It may see the GPUs of the others.
+        if name == "CUDA_VISIBLE_DEVICES" or name in os.environ:
+            continue
+        os.environ[name] = value
+        if name == "OMP_NUM_THREADS":
+            import torch
+
+            # It has been imported, and reads the environment no more.
+            torch.set_num_threads(int(value))
+
+
 def is_shared() -> bool:
     """Return whether another process has started this one to share its sweep."""
     return _VARIABLE in os.environ
