@@ -3,11 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lcbench.repair.repair import parts_of
+from lcbench.repair.repair import label_of, parts_of
 
 BASELINE = "1"
 """The canonical policy that leaves attention unchanged (τ = 1)."""
@@ -177,6 +177,12 @@ def word_of(policies: Iterable[str]) -> tuple[str, str]:
     """Return what policies are called, one and several: τ, or repairs if some are not."""
     only_tau = all(parts_of(policy).keys() <= {"tau"} for policy in policies)
     return ("τ", "τ") if only_tau else ("repair", "repairs")
+
+
+def policy_column(policies: Iterable[str]) -> tuple[str, Callable[[str], str]]:
+    """Return the heading of a column of policies, and what shows one: τ and 0.9, or their names."""
+    word, _ = word_of(policies)
+    return (word, str) if word == "τ" else (word.capitalize(), label_of)
 
 
 def ordered_policies(policies: Iterable[str]) -> tuple[str, ...]:

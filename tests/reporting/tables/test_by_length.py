@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -362,6 +363,20 @@ def test_the_table_has_a_column_a_bucket_and_marks_what_is_significant(results: 
     left_out = "Left out, fewer than two lengths with a score: Alone (by text)."
     assert left_out in built.notes
     assert any("fewer than 30" in note for note in built.notes)
+
+
+def test_repairs_of_several_kinds_have_their_names() -> None:
+    found, other = lengths(), "0.9 + correct=centre"
+    renamed: dict[str, Any] = {
+        name: {policy.replace("0.8", other): one for policy, one in getattr(found, name).items()}
+        for name in ("scores", "changes")
+    }
+    renamed["policies"] = ("1", "0.9", other)
+    built = length_table([replace(found, **renamed)])
+    assert built is not None
+    assert built.header[0] == "Repair"
+    shown = [row[0].text for row in built.sections[0].rows]
+    assert shown == ["", "τ = 1", "τ = 0.9", "τ = 0.9", *["τ = 0.9 + centre"] * 2]
 
 
 def test_a_column_is_named_by_what_its_bucket_holds() -> None:

@@ -120,15 +120,15 @@ def test_the_notes_say_what_too_few_items_cannot_show() -> None:
     few = Uncertainty(-26.1, -2.9, p=0.125, adjusted=1.0, units="queries", count=72, up=0, down=4)
     sets = Uncertainty(-3, -1, p=2 / 2**10, adjusted=0.078, units="sets", count=10, up=0, down=10)
     shown = [few, sets, *[Uncertainty(-1.0, 1.0, p=0.5, adjusted=1.0, count=100)] * 38]
-    assert _counts(shown) == [
-        "Of 40 pairs of a task's τ and τ = 1, 1 differ significantly from zero, by interval and "
-        "permutation test (p ≤ 0.05), 0 after Holm's correction.",
+    assert _counts(shown, "repair") == [
+        "Of 40 pairs of a task's repair and τ = 1, 1 differ significantly from zero, by interval "
+        "and permutation test (p ≤ 0.05), 0 after Holm's correction.",
         "few: fewer than 10 items changed, too few to say anything of others; 1 of the pairs.",
         "1 of the pairs have too few items to pass Holm's correction over 40 pairs, however large "
         "the change: of 10 sets p is at least 0.002.",
     ]
     # 24 · 2/2¹⁰ = 0.047 just passes.
-    assert len(_counts(shown[:24])) == 2
+    assert len(_counts(shown[:24], "τ")) == 2
 
 
 def test_interval_and_test_have_to_agree() -> None:

@@ -140,6 +140,20 @@ def test_markdown(table: LengthTable) -> None:
     assert length_table([]) is None
 
 
+def test_repairs_of_several_kinds_have_their_names() -> None:
+    (made,) = built(
+        frame(
+            needle("1", lengths(0.75, 0.5)),
+            needle("0.9", lengths(0.5, 0.25)),
+            needle("chunks=mean=128", lengths(0.5, 0.75)),
+        )
+    )
+    table = shown(made)
+    assert table.header[2] == "Repair"
+    names = [row[2].text for row in table.sections[0].rows]
+    assert names == ["τ = 1", "τ = 0.9", "chunks mean=128"]
+
+
 def test_eight_lengths_fit_100_columns() -> None:
     scores = lengths(*[1.0] * 8, start=256)
     policies = ["1", "query=0.8,document=1"]

@@ -7,13 +7,13 @@ before. The length ranges of the paper's figures are in `paper_lengths`, its Tab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcbench.reporting.score_table import BASELINE
+from lcbench.reporting.score_table import BASELINE, policy_column
 from lcbench.reporting.table import Entry, Table, number
 from lcbench.reporting.tables.changes import (
     FEWEST_ITEMS,
@@ -145,6 +145,7 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     if not shown:
         return None
     columns = sorted({_column(bucket) for result in shown for bucket in result.buckets})
+    heading, written = policy_column(policy for result in shown for policy in result.policies)
 
     notes = [
         f"A bucket of fewer than {FEWEST_ITEMS} items has no score.",
@@ -160,12 +161,12 @@ def length_table(found: Sequence[LengthBuckets]) -> Table | None:
     return Table(
         name="by-length",
         title="Scores by length in tokens",
-        header=("τ", "", *map(_column_name, columns)),
+        header=(heading, "", *map(_column_name, columns)),
         labels=2,
         sections=sections_of(
             shown,
             lambda result: result.heading,
-            lambda result: _length_rows(result, columns),
+            lambda result: _length_rows(result, columns, written),
             shown,
         ),
         notes=tuple(notes),
@@ -205,14 +206,14 @@ def _column_name(column: tuple[int, float]) -> str:
 
 
 def _length_rows(
-    result: LengthBuckets, columns: Sequence[tuple[int, float]]
+    result: LengthBuckets, columns: Sequence[tuple[int, float]], written: Callable[[str], str]
 ) -> Iterator[tuple[Entry, ...]]:
     places = {_column(bucket): place for place, bucket in enumerate(result.buckets)}
 
-    def row(policy: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    def row(label: str, what: str, entries: Iterable[Entry]) -> tuple[Entry, ...]:
         own = list(entries)
         shown = (own[places[column]] if column in places else MISSING_VALUE for column in columns)
-        return (Entry(policy, policy), Entry(what, what), *shown)
+        return (Entry(label, label), Entry(what, what), *shown)
 
     counts = (
         Entry(f"{bucket.count:,}", bucket.count, tooltip=f"{bucket.label} tokens")
@@ -220,6 +221,6 @@ def _length_rows(
     )
     yield row("", "items", counts)
     for policy in result.policies:
-        yield row(policy, result.metric, map(number, result.scores[policy]))
+        yield row(written(policy), result.metric, map(number, result.scores[policy]))
         if policy != BASELINE:
-            yield row(policy, "relative (%)", map(change_entry, result.changes[policy]))
+            yield row(written(policy), "relative (%)", map(change_entry, result.changes[policy]))

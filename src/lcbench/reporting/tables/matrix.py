@@ -68,9 +68,8 @@ def matrix(table: ScoreTable, statistics: TableStatistics) -> Table | None:
 
     title = f"Relative improvements per task and {table.words[0]}"
     made = _table(table, "matrix", title, policies, entry, ())
-    return replace(
-        made, notes=("Relative improvements over τ = 1 in % of its score.", *_counts(shown))
-    )
+    counts = _counts(shown, table.words[0])
+    return replace(made, notes=("Relative improvements over τ = 1 in % of its score.", *counts))
 
 
 def task_values(tables: Sequence[ScoreTable], statistics: Sequence[TableStatistics]) -> Table:
@@ -152,8 +151,13 @@ def _statistics(
     )
 
 
-def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
-    """Return in words how many improvements are significantly different from zero."""
+def _counts(shown: Iterable[Uncertainty | None], word: str) -> list[str]:
+    """Return in words how many improvements are significantly different from zero.
+
+    Args:
+        shown: what is known of each.
+        word: for what is compared with the baseline.
+    """
     every = list(shown)
     known = [one for one in every if one is not None]
     if not known:
@@ -161,9 +165,9 @@ def _counts(shown: Iterable[Uncertainty | None]) -> list[str]:
     significant = sum(one.excludes_zero for one in known)
     corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
     notes = [
-        f"Of {len(known)} pairs of a task's τ and τ = 1, {significant} differ significantly from "
-        f"zero, by interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after Holm's "
-        "correction."
+        f"Of {len(known)} pairs of a task's {word} and τ = 1, {significant} differ significantly "
+        f"from zero, by interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after "
+        "Holm's correction."
     ]
     few = sum(one.is_too_few for one in known)
     if few:

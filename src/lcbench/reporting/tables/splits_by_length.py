@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lcbench.reporting.cells import means_by, rows_by_cell
-from lcbench.reporting.score_table import ScoreTable
+from lcbench.reporting.score_table import ScoreTable, policy_column
 from lcbench.reporting.statistics import CellKey
 from lcbench.reporting.table import Entry, Section, Table, name, number, of_values
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
@@ -81,10 +81,11 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
         return None
     lengths = sorted({length for table in tables for length in table.lengths})
     several = len({table.group for table in tables}) > 1
+    heading, written = policy_column(row.policy for table in tables for row in table.rows)
     return Table(
         name="lengths",
         title="Needle and passkey by the documents' length in tokens",
-        header=("Model", "Window", "τ", *map(str, lengths), "Mean"),
+        header=("Model", "Window", heading, *map(str, lengths), "Mean"),
         labels=3,
         sections=tuple(
             Section(
@@ -93,7 +94,7 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
                     (
                         name(row.label),
                         name("" if row.window is None else str(row.window)),
-                        name(row.policy),
+                        name(written(row.policy)),
                         *(
                             number(row.scores[length]) if length in row.scores else Entry("")
                             for length in lengths
