@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -262,3 +264,18 @@ def test_the_worst_status_counts_but_not_that_of_a_process_that_was_ended(
         assert group.wait(have_cells=False) == worst
         assert group.lost == (status == 143)
         assert len(group.warnings) == (2 if status == 143 else 0)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.2, 0), (60, -signal.SIGTERM)])
+def test_a_process_ends_by_itself_and_with_the_one_that_started_it(
+    seconds: float, status: int
+) -> None:
+    program = (
+        "import time; from lcbench.run.devices import end_with_parent; end_with_parent(); "
+        f"time.sleep({seconds})"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as started:
+        assert started.stdin is not None
+        if status:
+            started.stdin.close()
+        assert started.wait(60) == status

@@ -121,9 +121,10 @@ def end_with_parent() -> None:
     """End this process, as SIGTERM does, when the one that has started it is gone."""
 
     def watch() -> None:
-        # It writes nothing.
+        # It writes nothing. Python's own reader has a lock, without which no process ends properly.
         with suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
+            while os.read(sys.stdin.fileno(), 1):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
