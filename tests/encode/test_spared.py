@@ -74,6 +74,19 @@ def test_a_short_text_is_not_encoded_again(
     assert (np.abs(found - base).max(axis=1) > 0)[lengths > max(most, 34)].any()
 
 
+def test_nor_is_one_where_each_chunk_has_an_embedding(make_model: Callable[[str], Path]) -> None:
+    repair = repair_of({"chunks": {"max": 40}, "tau": {"length": {"logn": 16}}})
+    engine = encoder_of(make_model("bert")).engine
+    lengths, _ = engine.lengths(repair, TEXTS, "", "document")
+    engine._store = memory()
+    base = engine.embed(NO_REPAIR, TEXTS, "document", "")
+    found = engine.embed(repair, TEXTS, "document", "")
+    assert found.work.texts == (lengths > 16).sum()
+    first = np.cumsum([0, *found.counts[:-1]])
+    short = lengths <= 16
+    assert np.array_equal(found.embeddings[first[short]], base.embeddings[short])
+
+
 @pytest.mark.parametrize("values", CHANGED)
 def test_a_repair_of_all_texts_takes_none_from_the_baseline(
     values: dict[str, Any], make_model: Callable[[str], Path]

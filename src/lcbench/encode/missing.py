@@ -145,7 +145,7 @@ def wanted(
     """
     keys, every, chunks = digests(texts), np.arange(len(texts)), repair.chunks
     if chunks is not None and chunks.kind == "max":
-        return _of_each_chunk(cut(list(texts)), keys, dimensions, repair, open_shelf)
+        return _of_each_chunk(cut(list(texts)), keys, dimensions, repair, window, open_shelf)
     embeddings = np.empty((len(texts), dimensions), dtype=np.float32)
     own = Missing(*open_shelf(repair), keys, every, every)
     own.look_up(embeddings)
@@ -198,6 +198,7 @@ def _of_each_chunk(
     keys: Keys,
     dimensions: int,
     repair: Repair,
+    window: int | None,
     open_shelf: Callable[[Repair], tuple[Context, Shelf]],
 ) -> Wanted:
     """Return what is stored and missing of an embedding for each chunk.
@@ -227,4 +228,5 @@ def _of_each_chunk(
     rest.keys = np.frombuffer(digested, dtype=keys.dtype)
     for one in (whole, rest):
         one.look_up(embeddings)
+    _look_up_simpler(whole, repair, window, embeddings, open_shelf)
     return Wanted(embeddings, [whole, rest], rows, counts)

@@ -71,12 +71,17 @@ def fresh_texts(
         window = repair.window(known.window)
         tokens = texts * _length(one, window, chunks)
         name = f"{cell.model}|{window}|{one.origin}" + (f"|{chunks}" if chunks else "")
-        spared = max(
-            most
-            for most, simpler in _simpler(repair, known.window)
-            if not most or (one.origin, simpler.canonical, *asked_for) in encoded
-        )
-        if spared:
+        simpler = list(_simpler(repair, known.window))
+        if simpler:
+            spared = max(
+                (
+                    most
+                    for most, same in simpler
+                    if (one.origin, same.canonical, *asked_for) in encoded
+                ),
+                default=0,
+            )
+            # Also if that is none: an earlier run may have encoded short texts without the repair.
             name += f"|above {spared}"
             of_texts, of_tokens = _longer(one, spared, None if chunks else window)
             texts, tokens = texts * of_texts, tokens * of_tokens
@@ -94,13 +99,12 @@ def fresh_texts(
 
 
 def _simpler(repair: Repair, window: int | None) -> Iterator[tuple[int, Repair]]:
-    """Yield simpler repairs with the same embeddings of short texts, and how short; itself with 0.
+    """Yield simpler repairs with the same embeddings of short texts, and how short.
 
     Args:
         repair: as for texts of one role.
         window: the most tokens that the model reads of a text without a repair.
     """
-    yield 0, repair
     if repair.chunks is None:
         yield from repair.simpler(window)
         return

@@ -181,9 +181,10 @@ class Others:
             self._stop.followers.append(process.send_signal)
 
     def wait(self, *, have_cells: bool) -> int:
-        """Wait until they have ended, and return the worst status; 1 for one that does not end.
+        """Wait until they have ended, and return the worst status.
 
-        One that a signal or a device has ended left its cells to the others: that is no failure.
+        One that a signal or a device has ended, or that does not end although no cell is left, is
+        `lost`: its cells are the others', so that is no failure as long as all have results.
 
         Args:
             have_cells: whether they may be running cells, for which there is no limit; a gentle
@@ -199,7 +200,7 @@ class Others:
                 status = process.wait(None if have_cells else _LAST_SECONDS)
             except subprocess.TimeoutExpired:
                 self._warn(f"the process on device {number} does not end; it is ended ({output})")
-                worst = max(worst, 1)
+                self.lost = True
                 continue
             if status in (1, 2):
                 worst = max(worst, status)
