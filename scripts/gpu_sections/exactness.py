@@ -128,11 +128,11 @@ def run(check: Check) -> None:
         check.measure("kernels without padding", NEEDS_CUDA)
 
 
-def _make(architecture: str) -> Any:
+def _make(architecture: str, **changes: Any) -> Any:
     import exactness
     import torch
 
-    model = exactness.make(architecture, **_SIZES.get(architecture, _SIZES[""]))
+    model = exactness.make(architecture, **_SIZES.get(architecture, _SIZES[""]), **changes)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and set(name.split(".")) & exactness._QUERIES_AND_KEYS:
@@ -318,7 +318,7 @@ def _changed_attention(check: Check, back_ends: Sequence[BackEnd]) -> None:
     for architecture in ("BERT", "Mistral"):
         expected = {}
         for change in _CHANGES:
-            exact = _make(architecture)
+            exact = _make(architecture, **_wider(architecture, change))
             exact.set_attn_implementation("sdpa")
             if _change(exact, change):
                 expected[change] = _states(exact, _RAGGED, "cpu")
@@ -332,7 +332,8 @@ def _changed_attention(check: Check, back_ends: Sequence[BackEnd]) -> None:
                     if change not in expected:
                         cells.append("–")
                         continue
-                    model = _make(architecture).to(getattr(torch, dtype)).to(check.device)
+                    model = _make(architecture, **_wider(architecture, change))
+                    model = model.to(getattr(torch, dtype)).to(check.device)
                     model.set_attn_implementation(back_end.implementation)
                     _change(model, change)
                     got = _states(model, _RAGGED, check.device)
@@ -342,6 +343,12 @@ def _changed_attention(check: Check, back_ends: Sequence[BackEnd]) -> None:
                     limit = _LIMITS[dtype]
                     check.require(error <= limit, f"{name}, {change}: {error:.1e} > {limit:.0e}")
                 check.add_row("errors of changed attention", heading, [name, *cells])
+
+
+def _wider(architecture: str, change: str) -> dict[str, int]:
+    """Return a window that shows the distances which SelfExtend changes."""
+    is_windowed = architecture == "Mistral" and change == "selfextend"
+    return {"sliding_window": 80} if is_windowed else {}
 
 
 def _change(model: Any, change: str) -> bool:
