@@ -195,7 +195,7 @@ def test_a_model_that_runs_out_of_memory_is_not_refused(
 def test_a_text_without_any_token_is_an_error(
     mode: str, is_padded: bool, texts: list[str], make_model: Callable[[str], Path]
 ) -> None:
-    """Rather than the embedding of the text beside it in the row."""
+    """Rather than the embedding of the text before or after it in the row."""
     from sentence_transformers.sentence_transformer.modules import Pooling
     from tokenizers.processors import Sequence
 

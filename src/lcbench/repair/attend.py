@@ -126,7 +126,7 @@ class CalibratedAttention(Change):
         return self
 
     def spares(self, window: int | None) -> int:
-        """Return the size of a basket: attention is not redistributed within one."""
+        """Return the size of a basket in tokens: attention is not redistributed within one."""
         return self.basket
 
     def apply(self, model: SentenceTransformer) -> ChangedAttention:

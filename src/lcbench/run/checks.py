@@ -124,7 +124,7 @@ def check_repair(
     texts: Sequence[tuple[TaskMetadata, PromptType | None]],
     repair: Repair,
 ) -> None:
-    """Check that a loaded model can have a repair, besides what its proof shows.
+    """Check what a proof does not show: that a repair suits a loaded model and its texts.
 
     Args:
         name: the model's name, for messages.

@@ -265,7 +265,7 @@ class ByLength(Policy):
 
     @property
     def spares(self) -> int:
-        """Return the last length before the first temperature other than 1."""
+        """Return the last length, in tokens, before the first temperature other than 1."""
         return next(begin for begin, tau in (*self.steps, (0, 0.0)) if tau != 1) - 1
 
     def _resolve(self, shape: ModelShape) -> Policy:
@@ -338,12 +338,12 @@ class ByFormula(Policy):
 
     @property
     def by_length(self) -> bool:
-        """Return that it does."""
+        """Return True: a text's temperature depends on its length."""
         return True
 
     @property
     def spares(self) -> int:
-        """Return the base."""
+        """Return the base, up to which every text has τ = 1."""
         return self.base
 
     @property
