@@ -71,21 +71,25 @@ def test_each_process_has_a_gpu_and_its_share_of_the_cores(
 
 
 def test_this_process_keeps_to_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    before = torch.get_num_threads()
     names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     share = Share(asked(None), dict(zip(names, "321", strict=True)))
     for name in names:
         # So that it is as before, after the test.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    keep_to(share)
-    assert [os.environ.get(name) for name in names] == ["3", "2", None]
-    assert threads == [3]
+
+    def seen() -> tuple[list[str | None], int]:
+        return [os.environ.get(name) for name in names], torch.get_num_threads()
+
+    with keep_to(share):
+        assert seen() == (["3", "2", None], 3)
+    # Another job of this process has all cores again.
+    assert seen() == ([None, None, None], before)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    keep_to(share)
-    assert os.environ["OMP_NUM_THREADS"] == "5"
-    assert threads == [3]
+    with keep_to(share):
+        assert seen() == (["5", "2", None], before)
+    assert seen() == (["5", None, None], before)
 
 
 def test_gpus_have_the_names_by_which_this_process_was_given_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -99,14 +100,15 @@ def _run_stoppable(
     if is_shared():
         end_with_parent()
     first, *others = shares_of(settings.engine)
-    if others:
-        keep_to(first)
     words = _words(settings, element) if others else []
     results = Results(settings.results_dir)
     status = 0
     gain: float | None = None
     try:
-        with Others(others, words, stop, warn) as group:
+        with (
+            keep_to(first) if others else nullcontext(),
+            Others(others, words, stop, warn) as group,
+        ):
             outcome = carry_out(
                 replace(settings, engine=first.engine),
                 ConsoleObserver(console),

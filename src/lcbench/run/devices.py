@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -98,18 +98,30 @@ def _numbers(devices: str | int | tuple[int, ...], there: int, asked: str) -> li
     return numbers
 
 
-def keep_to(share: Share) -> None:
+@contextmanager
+def keep_to(share: Share) -> Iterator[None]:
     """Keep this process to its share of the cores, unless its environment says otherwise."""
-    for name, value in share.environment.items():
-        # It may see the GPUs of the others.
-        if name == "CUDA_VISIBLE_DEVICES" or name in os.environ:
-            continue
-        os.environ[name] = value
-        if name == "OMP_NUM_THREADS":
-            import torch
+    # It may see the GPUs of the others.
+    left_out = {"CUDA_VISIBLE_DEVICES", *os.environ}
+    added = {name: value for name, value in share.environment.items() if name not in left_out}
+    threads = added.get("OMP_NUM_THREADS")
+    os.environ.update(added)
+    try:
+        if threads is None:
+            yield
+            return
+        import torch
 
-            # It has been imported, and reads the environment no more.
-            torch.set_num_threads(int(value))
+        # It has been imported, and reads the environment no more.
+        before = torch.get_num_threads()
+        torch.set_num_threads(int(threads))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def is_shared() -> bool:
