@@ -261,6 +261,7 @@ def test_a_path_in_a_home_and_one_that_only_looks_like_it() -> None:
         (["offline=maybe"], "offline=maybe is neither true nor false"),
         (["cell_minutes=0"], "cell_minutes=0 is not a number of at least 0.1"),
         (["cell_minutes=true"], "cell_minutes=True is not a number"),
+        ([f"cell_minutes=1{400 * '0'}"], "cell_minutes is a number of 401 digits"),
         (
             ["cell_minutes=5", "engine.scoring=0"],
             "cell_minutes=5 needs scoring processes, which can be ended: engine.scoring=1",

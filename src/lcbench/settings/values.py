@@ -114,7 +114,10 @@ def count_of(key: str, value: Any, least: int = 1) -> int:
 def number_of(key: str, value: Any, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
         raise RequestError(f"{key}={value} is not a number of at least {least:g}.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise RequestError(f"{key} is a number of {len(str(value))} digits.") from None
 
 
 def cell_minutes_of(value: Any, scoring: Any) -> float | None:
