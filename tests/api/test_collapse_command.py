@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from collapse_texts import texts
 from observers import Recorded
 
 import lcbench
@@ -310,6 +311,60 @@ def test_own_texts_of_a_loaded_model_or_a_named_one(asked: dict[str, Any]) -> No
         lcbench.collapse(model)
 
 
+def test_own_texts_are_read_with_the_models_prompt_for_documents_as_a_tasks_are(
+    asked: dict[str, Any], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from lcbench.measures.collapse import prepare
+
+    folder = tmp_path / "prompted"
+    shutil.copytree(asked["model"], folder)
+    path = folder / "config_sentence_transformers.json"
+    config = {**json.loads(path.read_text()), "prompts": {"query": "find: ", "document": "read: "}}
+    path.write_text(json.dumps(config))
+    keys = {"tau": 1, "passages": 30, "sentences": [2], "bins": 2, "whole_texts": 60}
+    read = texts(60)
+    model = SentenceTransformer(str(folder), device="cpu")
+    (one,) = lcbench.collapse(model, texts=read, progress=False, **keys).measurements
+    (named,) = lcbench.collapse(folder, texts=read, progress=False, **keys).measurements
+    (without,) = lcbench.collapse(
+        folder, texts=read, protocol="paper", progress=False, **keys
+    ).measurements
+    # [CLS], "read", ":" and [SEP].
+    chosen = prepare(read, counter_of(model), 48 - 4, one.options)
+    rows = model.encode_document(list(chosen.passages.joined["sequential"][2]))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = ((rows @ rows.T).sum() - 30) / (30 * 29)
+    values = [each.collapse.crowding.verdict.joined.value for each in (one, named, without)]
+    assert values[:2] == pytest.approx([expected] * 2, abs=1e-5)
+    assert values[2] != pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model": ["minilm", "bge"]}, "one model: call this once for each"),
+        ({"tasks": "DocstringRetrieval"}, "texts= and tasks=: give one of them"),
+        ({"protocol": "leaderboard"}, r"mteb's prompts are of tasks"),
+        ({"config_dir": "not/there"}, "config_dir=not/there is not a folder"),
+    ],
+)
+def test_what_own_texts_do_not_go_with(
+    asked: dict[str, Any], keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        lcbench.collapse(**{"model": asked["model"], **keys}, texts=["a", "b"], progress=False)
+
+
+def test_a_loaded_model_takes_no_keys_of_a_models_config(asked: dict[str, Any]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    with pytest.raises(RequestError, match=r"model\.window=32: the model is loaded already"):
+        lcbench.collapse(model, texts=["a", "b"], window=32, progress=False)
+
+
 def test_own_texts_show_no_progress_bar_of_a_library(
     asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -422,7 +477,6 @@ def test_the_command_that_fetches_has_no_keys_of_collapse_alone() -> None:
 def test_a_model_that_does_not_pool_by_the_mean_is_said_to_weight_sentences(
     make_model: Callable[[str], Path], pooling: Any, weighted: bool
 ) -> None:
-    from collapse_texts import texts
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 

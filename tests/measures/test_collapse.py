@@ -218,7 +218,7 @@ def test_fewer_bins_where_there_are_fewer_texts() -> None:
     [
         ([], "there are no texts"),
         (["A text.", "  \n"], "text 1 is empty"),
-        (["One sentence only is in this text."] * 50, "only 0 passages of 2 sentences"),
+        (["One sentence only is in this text."] * 50, "no text of 1 has 2 sentences"),
     ],
 )
 def test_texts_that_cannot_be_measured(some: list[str], message: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcbench.measures.sentences import sentences_of
+from lcbench.measures.sentences import sentences_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ from lcbench.measures.sentences import sentences_of
         ("A line that is\nbroken is one sentence.", 1),
         ("Too short. This one is long enough.", 1),
         ("Über allen Gipfeln ist Ruh. Ähnlich ist es in allen Wipfeln.", 2),
+        ("研究长度。文本很长吗？是的，很长！", 3),
+        ("彼は「もう遅い。」と言った。それから部屋を出た。", 3),
+        ("真的吗！？我们不知道。", 2),
+        ("Mixed with 中文的句子。然后是这一句. And one more sentence follows.", 3),
+        ("字" * 61 + "。", 0),
         (" ".join(["word"] * 61), 0),
         ("", 0),
     ],
@@ -44,3 +49,10 @@ def test_headings_and_examples_are_left_out() -> None:
 
 def test_white_space_is_one_space() -> None:
     assert sentences_of("One  two\n\tthree   four.") == ["One two three four."]
+
+
+def test_words_of_any_language_make_the_sentence_again() -> None:
+    sentence = "We read 很长 的文本, all of it。"
+    assert "".join(words_of(sentence)) == sentence
+    assert [word.strip() for word in words_of("a bc d.")] == ["a", "bc", "d."]
+    assert words_of("很长。") == ["很", "长", "。"]

@@ -1,14 +1,15 @@
 """The report of collapse says in sentences and tables what was measured, and what could not be."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from collapse_texts import made_measurements
+from collapse_texts import made_figures, made_measurements
 
 from lcbench.measures.crowding import Weighted
 from lcbench.measures.estimates import Estimate
 from lcbench.measures.files import Measurement
-from lcbench.reporting.collapse import headlines_of
+from lcbench.reporting.collapse import headlines_of, report
 from lcbench.reporting.figures.collapse import by_length
 from lcbench.reporting.tables.collapse import tables_of
 
@@ -40,6 +41,22 @@ def test_a_model_that_does_not_pool_by_the_mean_is_shown_as_such(made: list[Meas
     ) in headlines_of([other])[0]
     (plain,) = (table.notes for table in tables_of([one]) if table.name == "collapse")
     assert plain == ()
+
+
+def test_nothing_of_an_older_report_is_left_beside_a_new_one(
+    made: list[Measurement], tmp_path: Path
+) -> None:
+    figures = made_figures()
+    first = report(made, tmp_path, figures)
+    (tmp_path / "tables" / "mine.csv").write_text("not the report's")
+    without = [one for one in made if not one.policy]
+    second = report(without, tmp_path)
+    assert {"tables/retrieval.csv", "figures/figure-1c.png"} <= set(first.files)
+    assert set(second.files) < set(first.files)
+    there = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert there == {*second.files, "tables/mine.csv"}
 
 
 def test_a_report_says_what_length_does_to_retrieval(made: list[Measurement]) -> None:

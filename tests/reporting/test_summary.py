@@ -63,12 +63,12 @@ def test_the_findings_of_one_model():
         ),
         (
             *(-0.1, 0.5),
-            "no τ beat the baseline; the closest is τ = 0.8: Avg +0.20 % (95 % interval −0.10 to "
+            "the best is τ = 0.8: Avg +0.20 % (95 % interval −0.10 to "
             "+0.50), not significantly different from zero.",
         ),
         (
             *(0.0, 0.5),
-            "no τ beat the baseline; the closest is τ = 0.8: Avg +0.20 % (95 % interval 0.00 to "
+            "the best is τ = 0.8: Avg +0.20 % (95 % interval 0.00 to "
             "+0.50), not significantly different from zero.",
         ),
         (None, None, "the best is τ = 0.8: Avg +0.20 %; how sure this is, is not known."),

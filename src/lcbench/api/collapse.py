@@ -136,24 +136,26 @@ def collapse(
     results_dir: str | PathLike[str] | None = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
+    config_dir: str | PathLike[str] | None = None,
     progress: bool | Observer = True,
     **keys: Any,
 ) -> Collapses:
     """Measure whether a model's embeddings of long texts crowd together, and why.
 
     The same as `python -m lcbench collapse`, with the same files. With `texts`, they are measured
-    at once and nothing is kept.
+    at once and nothing is kept; a model of your own reads them with its prompt for documents.
 
     Args:
         model: a config (`"minilm"`, the default), a name on the hub, a folder of a model, or a list
-            of these; with `texts` also a loaded `SentenceTransformer`.
+            of these; with `texts` one of them, or a loaded `SentenceTransformer`.
         tasks: a task, or several, whose texts are measured; by default docstrings of installed
             libraries, which need no network.
         tau: temperatures that are compared with the baseline; by default 0.8.
-        texts: your own texts, of many sentences each.
+        texts: your own texts, of many sentences each, instead of `tasks`.
         results_dir: where measurements are kept; by default `results/runs`.
         mirror: a folder in which models and datasets are looked for first.
         offline: whether the network may not be used.
+        config_dir: a folder of your own configs, as for `--config-dir`.
         progress: as in `lcbench.evaluate`.
         keys: any other key of `python -m lcbench collapse`: `correct`, `repairs`, `measures`,
             `figures`, `bins` …
@@ -180,6 +182,8 @@ def collapse(
     is_text = isinstance(texts, str) or not isinstance(texts, Iterable)
     if texts is not None and (is_text or not all(isinstance(one, str) for one in texts)):
         raise RequestError("texts= is not a list of texts.")
+    if texts is not None and tasks is not None:
+        raise RequestError("texts= and tasks=: give one of them.")
     loaded = None
     if model is not None and not isinstance(model, str | PathLike | Sequence):
         if texts is None:
@@ -190,6 +194,8 @@ def collapse(
             raise RequestError(f"{type(model).__name__} is not a loaded SentenceTransformer.")
         loaded, model = model, None
     several = isinstance(model, Sequence) and not isinstance(model, str)
+    if several and texts is not None:
+        raise RequestError("texts= are measured with one model: call this once for each.")
     keywords = {
         "models" if several else "model": model,
         "tasks": tasks,
@@ -199,7 +205,9 @@ def collapse(
         "offline": offline,
     }
     words = words_of("collapse", {**keywords, **keys})
-    with cache.kept(), composed("collapse", words) as config:
+    if loaded is not None:
+        _refuse_model_keys(words)
+    with cache.kept(), composed("collapse", words, config_dir) as config:
         cache.guard_token()
         settings = read_collapse(config)
         if texts is not None:
@@ -213,6 +221,21 @@ def collapse(
     return found
 
 
+def _refuse_model_keys(words: Sequence[str]) -> None:
+    """Refuse keys that say how a model is loaded, next to a loaded one.
+
+    Raises:
+        RequestError: naming the first.
+    """
+    for word in words:
+        key = word.partition("=")[0]
+        if key.partition(".")[0] in ("model", "models", "protocol"):
+            raise RequestError(
+                f"{word}: the model is loaded already. Name its folder instead, or set this on the "
+                "model itself (max_seq_length, prompts)."
+            )
+
+
 def _of_texts(
     config: DictConfig,
     settings: CollapseSettings,
@@ -222,22 +245,37 @@ def _of_texts(
 ) -> Collapses:
     """Measure given texts, with a loaded model or the one that the config names."""
     from lcbench.api.compose import compose_settings
+    from lcbench.encode.arithmetic import weights_dtype
     from lcbench.encode.load import load
+    from lcbench.encode.prompts import describe_prompts, prompts_by_role
     from lcbench.hub.models import locate
     from lcbench.measures.figures import Material, make
     from lcbench.measures.files import InsideMeasurement, Measurement
+    from lcbench.run.engines import devices_of_process
     from lcbench.run.measuring import check_repairs
     from lcbench.run.reader import EmbeddingsReader, InsideReader, reader_of, subject_of
     from lcbench.system.quiet import quiet_libraries
     from lcbench.tempscale.transformer import shape_of
 
     request, asked = compose_settings(config, "collapse"), settings.asked
-    name, revision = "the model", ""
+    name, revision, prompts = "the model", "", "model"
     if loaded is None:
         quiet_libraries()
         located = locate(request.models[0], mirror=request.mirror, offline=request.offline)
-        loaded = load(located, device="cpu", dtype="float32")
-        name, revision = located.name, located.revision
+        protocol = request.protocol.of(located.settings, has_prompts=located.has_prompts)
+        name, revision, prompts = located.name, located.revision, protocol.prompts
+        if prompts == "registry":
+            raise RequestError(
+                "protocol.prompts=registry: mteb's prompts are of tasks, and texts= are of none."
+            )
+        loaded = load(
+            located,
+            device=devices_of_process(request.engine)[0],
+            dtype=weights_dtype(protocol.dtype),
+        )
+        if line := describe_prompts(prompts, name, loaded):
+            observer.say(line, dim=True)
+    own_prompts = prompts_by_role(loaded) if prompts == "model" else {}
     task = f"{len(texts):,} texts"
     repairs = [
         repair if repair.encoding.is_baseline else repair.resolve(shape_of(loaded))
@@ -259,7 +297,7 @@ def _of_texts(
             "data": "",
         }
 
-    with reader_of(loaded, name, observer) as reader:
+    with reader_of(loaded, name, observer, own_prompts) as reader:
         if asked.embeddings is not None:
             measuring = EmbeddingsReader(reader, texts, asked.embeddings)
             for repair in dict.fromkeys(repairs):

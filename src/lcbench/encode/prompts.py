@@ -180,3 +180,9 @@ def prompt_by_role(
         return named["query"] or ""
     default = model.default_prompt_name
     return "" if default is None else named.get(default) or ""
+
+
+def prompts_by_role(model: SentenceTransformer) -> dict[Role, str]:
+    """Return a model's own prompts of documents and queries, whatever their task."""
+    roles: tuple[Role, ...] = ("query", "document")
+    return {role: prompt_by_role(model, role) for role in roles}

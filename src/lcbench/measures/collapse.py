@@ -34,7 +34,7 @@ from lcbench.measures.estimates import RESAMPLES, Estimate, defined, samples
 from lcbench.measures.geometry import hubness, rank_correlation, unit
 from lcbench.measures.queries import Search, choose
 from lcbench.measures.retrieval import Retrieval, measure_retrieval
-from lcbench.measures.sentences import SPLITTER, sentences_of
+from lcbench.measures.sentences import FEWEST_WORDS, MOST_WORDS, SPLITTER, sentences_of
 from lcbench.measures.weighting import Weights, weights_of
 
 if TYPE_CHECKING:
@@ -331,6 +331,12 @@ def _passages(
 
     def made(counts: Sequence[int]) -> Texts:
         long = [sentences for sentences in split if len(sentences) >= counts[-1]]
+        if not long:
+            raise RequestError(
+                f"no text of {len(split):,} has {counts[-1]} sentences, of which passages "
+                f"are made: {FEWEST_WORDS} to {MOST_WORDS} words that end with a full stop, a "
+                "question mark or an exclamation mark"
+            )
         # Each gives a passage or more, if it has short sentences.
         long = long[: 10 * options.passages]
         return texts_of(

@@ -14,6 +14,7 @@ import numpy as np
 
 from lcbench.errors import RequestError
 from lcbench.measures.crowding import CONDITIONS, FEWEST, Condition
+from lcbench.measures.sentences import words_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,9 +160,9 @@ def _starts(
 def _repeated(sentence: str, size: int, wanted: int) -> str:
     """Return a sentence repeated to a number of tokens, the last time cut between words."""
     whole, rest = divmod(wanted, size)
-    words = sentence.split()
+    words = words_of(sentence)
     kept = round(len(words) * rest / size)
-    return " ".join([sentence] * whole + ([" ".join(words[:kept])] if kept else []))
+    return " ".join([sentence] * whole + (["".join(words[:kept]).rstrip()] if kept else []))
 
 
 def _fitting(

@@ -21,8 +21,15 @@ _PARAGRAPHS = re.compile(r"\n\s*\n")
 # A heading with its underline, as reStructuredText and Markdown have them; examples of Python.
 _HEADINGS = re.compile(r"^.*\n[ \t]*([-=~*^\"'`#+])\1{2,}[ \t]*$", flags=re.MULTILINE)
 _EXAMPLES = re.compile(r"^[ \t]*(?:>>>|\.\.\.).*$", flags=re.MULTILINE)
-# The end of a sentence, what may close it, and the beginning of the next.
-_ENDS = re.compile(r"(?<=[.!?…])([\"'”’)\]]*)\s+(?=[\"'“‘(\[]*[^\W\d_a-z]|[\"'“‘(\[]*\d)")
+# The end of a sentence, what may close it, and the beginning of the next. Chinese and Japanese have
+# no spaces between sentences, nor between words: each character counts as one.
+_ENDS = re.compile(
+    r"""(?<=[.!?…])([\"'”’)\]]*)\s+(?=[\"'“‘(\[]*[^\W\d_a-z]|[\"'“‘(\[]*\d)
+      | (?<=[。！？])([”’」』）]*)\s*(?=[^\s。！？])""",
+    flags=re.VERBOSE,
+)
+_WITHOUT_SPACES = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_WITHOUT_SPACES}]\s*|[^\s{_WITHOUT_SPACES}]+\s*")
 _INITIAL = re.compile(r"(?:^|\s)[^\W\d_]\.$")
 
 
@@ -30,8 +37,9 @@ def sentences_of(text: str) -> list[str]:
     """Return the sentences of a text in order, each on one line, without headings and code.
 
     A sentence ends at a full stop, question or exclamation mark before a capital letter or a digit,
-    unless after an abbreviation or an initial; and at an empty line. Pieces of fewer than 4 or more
-    than 60 words are left out, and so are underlined headings and lines of Python examples.
+    unless after an abbreviation or an initial; at 。, ！ and ？; and at an empty line. Pieces of
+    fewer than 4 or more than 60 words (characters of Chinese and Japanese) are left out, and so are
+    underlined headings and lines of Python examples.
     """
     found = []
     for paragraph in _PARAGRAPHS.split(_EXAMPLES.sub("\n", _HEADINGS.sub("\n", text))):
@@ -43,13 +51,18 @@ def sentences_of(text: str) -> list[str]:
                 begun = ""
         if begun:
             found.append(begun)
-    return [one for one in found if FEWEST_WORDS <= len(one.split()) <= MOST_WORDS]
+    return [one for one in found if FEWEST_WORDS <= len(words_of(one)) <= MOST_WORDS]
+
+
+def words_of(sentence: str) -> list[str]:
+    """Return the words of a sentence, or characters of Chinese and Japanese, with spaces after."""
+    return _WORD.findall(sentence)
 
 
 def _pieces(paragraph: str) -> list[str]:
     pieces, start = [], 0
     for match in _ENDS.finditer(paragraph):
-        pieces.append(paragraph[start : match.end(1)])
+        pieces.append(paragraph[start : max(match.end(1), match.end(2))])
         start = match.end()
     return [*pieces, paragraph[start:]] if paragraph[start:] else pieces
 

@@ -6,6 +6,7 @@ Measures nothing: it shows what `lcbench.measures` has found.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from lcbench.measures.retrieval import Retrieval
 
 PAGE = "index.html"
+_DOCUMENT = "collapse.json"
+# Names of files that these reports write; no others are removed.
+_OURS = re.compile(
+    r"index\.html|collapse\.(json|md)|(tables|figures)/[\w-][\w.-]*\.(csv|tex|png|svg)"
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ def report(
 ) -> Written:
     """Write the report of measurements into a folder, and return what was written.
 
+    Files of an older report in it are removed.
+
     Args:
         measurements: of any models, temperatures and tasks.
         folder: where to.
@@ -157,7 +165,6 @@ def report(
     panels |= {stem_of(number): panels_of(group) for number, group in by_number(paper).items()}
     described = describe(measurements, tables, headlines, panels, paper, inside)
     files = {
-        "collapse.json": document.dumps(described),
         "collapse.md": "\n".join(
             ["# Length collapse", "", *(f"- {line}" for line in (*headlines, *sentences)), ""]
             + [markdown(table) for table in tables]
@@ -172,9 +179,10 @@ def report(
             files[f"figures/{stem}.csv"] = csv_text(
                 ("panel", "series", "of", "at", "value", "low", "high"), points_of(drawn)
             )
+    older = _older(folder)
     for path, content in files.items():
         write_atomically(folder / path, content)
-    names = list(files)
+    names = [_DOCUMENT, *files]
     for stem, drawn in panels.items():
         if drawn:
             draw = partial(figures_of, drawn)
@@ -183,7 +191,21 @@ def report(
                 draw = partial(position_figures, placed)
             paths = written(draw, folder / "figures" / stem)
             names += [f"figures/{path.name}" for path in paths]
+    # Tables and figures of other texts would pass for those of this report.
+    for name in older - set(names):
+        (folder / name).unlink(missing_ok=True)
+    described["files"] = sorted(names)
+    write_atomically(folder / _DOCUMENT, document.dumps(described))
     return Written(folder, tuple(names), tables[:2], headlines + sentences)
+
+
+def _older(folder: Path) -> set[str]:
+    """Return the files that an older report in a folder lists as its own."""
+    try:
+        listed = json.loads((folder / _DOCUMENT).read_text(encoding="utf-8"))["files"]
+        return {name for name in listed if _OURS.fullmatch(name)}
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return set()
 
 
 def describe(

@@ -122,6 +122,8 @@ def _headline(model: Mapping[str, Any]) -> tuple[str, str | None, str]:
         return verdict, policy, f"the best is {gain}, {_MEANINGS[verdict]}."
     if verdict == "unknown":
         return verdict, policy, f"the best is {gain}; {_MEANINGS[verdict]}."
+    if verdict == "inconclusive" and chosen["value"] > 0:
+        return verdict, policy, f"the best is {gain}, {_MEANINGS[verdict]}."
     none = f"no {words[0]} beat the baseline"
     return verdict, policy, f"{none}; the closest is {gain}, {_MEANINGS[verdict]}."
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from lcbench.errors import InjectionError
@@ -135,13 +136,19 @@ class Reader:
 
 
 @contextmanager
-def reader_of(loaded: SentenceTransformer, name: str, observer: Observer) -> Iterator[Reader]:
+def reader_of(
+    loaded: SentenceTransformer,
+    name: str,
+    observer: Observer,
+    prompts: Mapping[Role, str] = MappingProxyType({}),
+) -> Iterator[Reader]:
     """Yield a reader of documents for a loaded model, which is restored at the end.
 
     Args:
-        loaded: the model; its default prompt is used.
+        loaded: the model.
         name: name of the model on the screen.
         observer: receives progress.
+        prompts: prompts of documents and queries, none by default.
     """
     from lcbench.encode.encoder import Encoder
     from lcbench.encode.engine import Engine, Identity
@@ -174,8 +181,8 @@ def reader_of(loaded: SentenceTransformer, name: str, observer: Observer) -> Ite
                 # The engine restores the model, and another one takes its place when it is needed.
                 copy=end,
                 role="document",
-                prompt=(loaded.prompts or {}).get(loaded.default_prompt_name or "") or "",
-                query_prompt="",
+                prompt=prompts.get("document", ""),
+                query_prompt=prompts.get("query", ""),
                 watch=watch,
             )
         finally:

@@ -347,12 +347,11 @@ def _documents(part: Part, sources: Sources) -> list[str]:
 
 def _prompts(located: LocatedModel, loaded: SentenceTransformer) -> dict[Role, str]:
     """Return the prompts of a model of the user's own that has some, as runs have by default."""
-    from lcbench.encode.prompts import prompt_by_role
+    from lcbench.encode.prompts import prompts_by_role
 
     if not (located.settings.is_custom and located.has_prompts):
         return {"query": "", "document": ""}
-    roles: tuple[Role, ...] = ("query", "document")
-    return {role: prompt_by_role(loaded, role) for role in roles}
+    return prompts_by_role(loaded)
 
 
 def _lengths(loaded: SentenceTransformer, texts: Sequence[str], prompt: str) -> list[int]:

@@ -346,6 +346,18 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert CorpusSource.of(clustering).kind(clustering.name) == "Clustering"
 
 
+def test_nan_of_a_data_frame_is_a_missing_value(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"text_a": "one", "text_b": "two", "score": 1}\n'
+        '{"text_a": "one", "text_b": "four", "score": 2}\n'
+        '{"text_a": NaN, "text_b": "two", "score": 3}\n'
+        '{"text_a": "six", "text_b": "two", "score": NaN}\n'
+    )
+    (task,) = tasks_of(read_spec(str(path)))
+    assert dict(survey(task).left_out) == {"pairs without a text": 1, "pairs without a score": 1}
+
+
 def test_judgements_of_empty_documents_are_left_out(tmp_path: Path) -> None:
     corpus = _BEIR["corpus.jsonl"]
     assert isinstance(corpus, str)

@@ -312,8 +312,10 @@ def _rows(table: Table) -> Iterator[Row]:
 
 
 def _value(table: Table, row: Row, role: str) -> Any:
+    """Return the value of a row; None if it has none, which data frames write as NaN."""
     column = table.column(role)
-    return None if column is None else row.values.get(column)
+    value = None if column is None else row.values.get(column)
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _text(table: Table, row: Row, role: str) -> str | None:

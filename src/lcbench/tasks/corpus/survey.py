@@ -129,7 +129,7 @@ def _retrieval(task: OwnTask) -> Survey:
                 left_out["queries without a relevant document"] += 1
         _refuse_dangling(task, ids, there, left_out)
     _need(task, queries.result.count, 1, "queries with a relevant document", left_out)
-    _need(task, documents.result.count, 2, "documents", left_out)
+    _need(task, documents.result.count, 2, "different documents", left_out)
     counts = {"queries": queries.result, "documents": documents.result}
     return Survey(counts, left_out=dict(left_out))
 
