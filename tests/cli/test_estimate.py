@@ -225,6 +225,21 @@ def test_a_custom_model_in_the_mirror_has_its_shape(tmp_path: Path) -> None:
     assert dimensions(request.models[0]) is None
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            "model.window=513",
+            r"model\.window=513 exceeds the positions of sentence-tr",
+        ),
+        ("model.dimensions=400", r"model\.dimensions=400: .* has 384 dimensions"),
+    ],
+)
+def test_what_a_run_refuses_by_the_models_files_is_not_estimated(wrong: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        estimate(asked("tasks=[STSBenchmark]", wrong))
+
+
 def test_the_shape_is_that_of_the_files_before_that_of_the_config() -> None:
     (minilm,) = asked("model.window=128").models
     assert dimensions(minilm) == Dimensions(layers=6, hidden=384, window=128)

@@ -184,6 +184,17 @@ def test_pickled_weights_are_not_read(tmp_path: Path, make_model: Callable[[str]
         locate(settings(copy), offline=True)
 
 
+def test_pickles_next_to_a_model_are_ignored(
+    tmp_path: Path, make_model: Callable[[str], Path]
+) -> None:
+    """As in the whole repository of E5-Mistral, which has an adapter besides the model."""
+    copy = tmp_path / "mistral"
+    shutil.copytree(make_model("bert"), copy)
+    (copy / "lora").mkdir()
+    (copy / "lora" / "adapter_model.bin").write_bytes(b"")
+    assert locate(settings(copy), offline=True).folder == copy
+
+
 def test_a_folder_that_cannot_be_loaded_says_so(
     tmp_path: Path, make_model: Callable[[str], Path]
 ) -> None:

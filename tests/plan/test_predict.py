@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from composed import composed
 
+from lcbench.hub.layers import Layer
 from lcbench.hub.models import Dimensions
 from lcbench.plan import fresh as cost
 from lcbench.plan import machine as plan_machine
@@ -30,6 +31,7 @@ from lcbench.plan.predict import (
 )
 from lcbench.plan.rates import Rates, read_rates
 from lcbench.plan.recorder import Recorder
+from lcbench.repair.attend import CalibratedAttention
 from lcbench.repair.chunks import Chunks
 from lcbench.repair.extension import Extension
 from lcbench.repair.repair import Repair
@@ -356,6 +358,27 @@ def test_selfextend_is_estimated_with_three_products_of_queries_and_keys(
         seconds[method] = found.encode_seconds
     assert seconds["ntk"] == pytest.approx(2000 * (24 + 4 * 10) / 64_000)
     assert seconds["selfextend"] == pytest.approx(2000 * (24 + 8 * 10) / 64_000)
+
+
+@pytest.mark.parametrize(
+    ("pools_one", "causal", "layers"),
+    [(False, False, 3), (True, False, 0), (None, True, 0), (None, False, 3), (False, True, 3)],
+)
+def test_calibrated_attention_is_counted_where_all_tokens_are_pooled(
+    request_: Settings, pools_one: bool | None, causal: bool, layers: int
+) -> None:
+    """In the layers from the first on; of a single pooled token it takes no time."""
+    layer = Layer(10, 2, 0, causal=causal, heads=2, whole=False)
+    known = Dimensions(4, 1, 100, layer, pools_one=pools_one)
+    seconds = []
+    for part in (None, CalibratedAttention(5, 0.5, 1)):
+        cells = [Cell("some/model", "r", Repair(attention=part), FIRST, PROTOCOL)]
+        found = predicted(request_, cells, known=known, measured=rates())
+        seconds.append(found.encode_seconds)
+    added = 2000 * layers * cost._CALIBRATION * 2 * 10 / 64_000
+    assert seconds[1] - seconds[0] == pytest.approx(added)
+    half = CalibratedAttention(5, 0.5)
+    assert cost._calibrated(Repair(attention=half), known) == (2 if layers else 0)
 
 
 def test_the_nearest_width_stands_in_and_another_machine_does_not(

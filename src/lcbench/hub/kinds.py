@@ -96,11 +96,17 @@ def refuse_own_code(name: str, folder: Path, transformer: Path) -> None:
 def refuse_pickles(name: str, folder: Path) -> None:
     """Refuse weights that only exist as pickles, since reading one can run arbitrary code.
 
+    Folders that no module of the model is read from are ignored: the whole repository of E5-Mistral
+    has an adapter in `lora`.
+
     Raises:
         RequestError: naming the file.
     """
     pickles = ("pytorch_model*.bin", "adapter_model*.bin")
+    named = {folder / str(entry["path"]) for entry in modules(folder)} - {folder}
     for path in [path for pattern in pickles for path in sorted(folder.rglob(pattern))]:
+        if path.parent != folder and not any(map(path.is_relative_to, named)):
+            continue
         if not any(path.parent.glob("*.safetensors")):
             raise RequestError(
                 f"{name}: {path.relative_to(folder)} has no safetensors counterpart, and "

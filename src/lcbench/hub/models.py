@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from lcbench.errors import RequestError
+from lcbench.errors import MissingError, RequestError
 from lcbench.hub import model_files as contents
 from lcbench.hub.cache import (
     Place,
@@ -83,6 +83,7 @@ class Dimensions:
         window: most tokens that it reads of a text; None: no limit.
         layer: what a token costs in a layer; None: unknown, and counted as in BERT.
         parameters: number of its parameters; None: unknown.
+        pools_one: whether an embedding is made of one token, the first or last; None: unknown.
     """
 
     layers: int
@@ -90,6 +91,7 @@ class Dimensions:
     window: int | None
     layer: Layer | None = field(default=None, compare=False)
     parameters: int | None = field(default=None, compare=False)
+    pools_one: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def locate(settings: ModelSettings, *, offline: bool, mirror: Path | None = None
     # If positions are computed, the model's own window may exceed the stated ones.
     if window is not None and positions is not None and window > max(positions, own or 0):
         raise RequestError(
-            f"model.window={window} exceeds the positions of {settings.config}: "
+            f"model.window={window} exceeds the positions of {settings.name}: "
             f"it can read at most {positions} tokens of one text."
         )
     shape = shape_in_files(name, revision, folder, config, window or own, positions)
@@ -264,10 +266,13 @@ def dimensions(settings: ModelSettings, mirror: Path | None = None) -> Dimension
     Args:
         settings: which model.
         mirror: a folder that is searched for hub models before the hub's own cache.
+
+    Raises:
+        RequestError: the model is there, and cannot be what was requested.
     """
     try:
         return dimensions_of(locate(settings, offline=True, mirror=mirror))
-    except RequestError:
+    except MissingError:
         return _stated(settings)
 
 
@@ -280,6 +285,9 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
     transformer = transformer_folder(located.folder)
     config = read_object(transformer / "config.json")
     hidden = hidden_size(config)
+    pooling = located.settings.pooling or located.assumed_pooling
+    if pooling is None:
+        pooling = _named_pooling(located.folder, contents.modules(located.folder))
     if located.shape.layers is not None and hidden is not None:
         return Dimensions(
             located.shape.layers,
@@ -287,6 +295,7 @@ def dimensions_of(located: LocatedModel) -> Dimensions | None:
             located.shape.window,
             layer_of(config),
             parameters_in(transformer),
+            pools_one=pooling in ("cls", "lasttoken"),
         )
     return _stated(located.settings)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lcbench.errors import RequestError
+from lcbench.errors import MissingError
 from lcbench.hub.models import LocatedModel, ModelSettings, dimensions, locate
 from lcbench.plan import predict
 from lcbench.plan.assumed import Assumed, assumed
@@ -310,7 +310,7 @@ def _sharing(engine: EngineSettings) -> int:
 def _located(settings: Settings, model: ModelSettings) -> LocatedModel | None:
     try:
         return locate(model, offline=True, mirror=settings.mirror)
-    except RequestError:
+    except MissingError:
         return None
 
 
