@@ -18,6 +18,7 @@ from datasets import Dataset
 from embedders import TWINS, WINDOW, write_twin
 from engines import MADE, memory
 from mteb.types import PromptType
+from observers import Recorded
 from omegaconf import OmegaConf
 
 from lcbench.encode.encoder import Encoder
@@ -162,6 +163,29 @@ def test_fewer_dimensions_are_those_of_mtebs_loader(mirror: Path, config: str) -
     assert loaded.get_embedding_dimension() == 12
     reference = theirs(mirror, config, 12)
     assert largest_difference(encoder, reference, "SciFact") < 1e-6
+
+
+def test_a_copy_that_is_named_as_a_folder_is_none_of_mtebs_models(mirror: Path) -> None:
+    """Without the model's name there are no instructions, whatever its files are."""
+    by_name = located(mirror, "me5-instruct")
+    of_folder = asked("me5-instruct", name=str(mirror / by_name.name), source="folder")
+    by_folder = locate(replace(of_folder, revision=None), offline=True)
+    loaded = load(by_name, device="cpu", dtype="float32")
+    task = mteb.get_task("SciFact").metadata
+    given, said, warned = [], [], []
+    for model in (by_name, by_folder):
+        observer = Recorded()
+        prompt_of = prompts_of(model, loaded, "registry", observer)
+        given.append(prompt_of(task, PromptType.query))
+        said += observer.said
+        warned.append([one.partition(":")[0] for one in observer.warnings])
+    assert given[0].startswith("Instruct: ")
+    assert given[1] == ""
+    assert said == [
+        "prompts: mteb's for intfloat/multilingual-e5-large-instruct",
+        f"prompts: none, since {by_folder.name} is not in mteb's registry and has none of its own",
+    ]
+    assert warned == [[], ["protocol.prompts=registry"]]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -177,7 +177,13 @@ def test_a_line_says_which_prompts_are_used_and_which_are_not(model: Any) -> Non
         "prompts: a/b's own (document, query); protocol=paper uses none"
     )
     assert describe_prompts("registry", "a/b", model) == (
-        "prompts: mteb's for a/b, or its own if mteb's registry does not have it"
+        "prompts: a/b's own (document, query), since mteb's registry does not have it"
+    )
+    name = "Qwen/Qwen3-Embedding-0.6B"
+    assert describe_prompts("registry", name, model) == f"prompts: mteb's for {name}"
+    model.prompts = {}
+    assert describe_prompts("registry", "a/b", model) == (
+        "prompts: none, since a/b is not in mteb's registry and has none of its own"
     )
 
 

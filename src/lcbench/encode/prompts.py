@@ -48,11 +48,17 @@ def describe_prompts(prompts: str, name: str, model: SentenceTransformer) -> str
         None if no prompts were requested and the model has none.
     """
     own = sorted(key for key, prompt in (model.prompts or {}).items() if prompt)
+    listed = ", ".join(own)
     if prompts == "registry":
-        return f"prompts: mteb's for {name}, or its own if mteb's registry does not have it"
+        from lcbench.encode.registry import registered
+
+        if registered(name) is not None:
+            return f"prompts: mteb's for {name}"
+        if own:
+            return f"prompts: {name}'s own ({listed}), since mteb's registry does not have it"
+        return f"prompts: none, since {name} is not in mteb's registry and has none of its own"
     if not own:
         return None if prompts == "none" else f"prompts: none, since {name} has none of its own"
-    listed = ", ".join(own)
     if prompts == "model":
         return f"prompts: {name}'s own ({listed}); protocol=paper uses none"
     return f"prompts: none ({name} has its own: {listed}; protocol=model uses them)"

@@ -238,7 +238,8 @@ def prompts_of(
         model: the model's files.
         loaded: the model.
         prompts: `none`, `model` or `registry`.
-        observer: receives a line about the prompts.
+        observer: receives a line about the prompts, and a warning if a folder has none of mteb's
+            registry, and none of its own.
     """
     from lcbench.encode.prompts import (
         describe_prompts,
@@ -246,9 +247,18 @@ def prompts_of(
         no_prompt,
         registry_prompts,
     )
+    from lcbench.hub.models import source_of
 
     if line := describe_prompts(prompts, model.name, loaded):
         observer.say(line, dim=True)
+    is_folder = source_of(model.settings) == "folder"
+    if prompts == "registry" and is_folder and not any((loaded.prompts or {}).values()):
+        observer.warn(
+            f"protocol.prompts=registry: {model.name} is a folder, and mteb's registry has models "
+            "by their names on the hub: texts get no prompts. If it is a copy of a model of the "
+            "hub, put it into FOLDER/<organisation>/<model>, and use model=<organisation>/<model> "
+            "mirror=FOLDER."
+        )
     if prompts == "none":
         return no_prompt
     return model_prompts(loaded) if prompts == "model" else registry_prompts(model.name, loaded)
