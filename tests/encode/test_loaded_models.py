@@ -113,6 +113,14 @@ def test_another_kind_of_positions_than_this_transformers_has(copy: Callable[...
         loaded(folder)
 
 
+def test_a_tokenizer_without_its_vocabulary(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    for path in (*folder.rglob("tokenizer.json"), *folder.rglob("vocab.txt")):
+        path.unlink()
+    with pytest.raises(RequestError, match=r"its tokenizer has no vocabulary.*tokenizer\.json"):
+        loaded(folder)
+
+
 def test_weights_of_another_shape(copy: Callable[..., Path]) -> None:
     folder = copy()
     change_json(

@@ -683,6 +683,22 @@ def experiments(
     )
 
 
+def test_an_average_of_one_task_of_few_changes_is_no_more_certain_than_the_task(
+    results: Results,
+) -> None:
+    raw, ours = np.full(40, 0.5), np.full(40, 0.5)
+    ours[:6] = 0.1
+    queries(results, "One", raw)
+    queries(results, "One", ours, Constant(0.8))
+    _, known = analysed(results, {"Retr": ["One"]})
+    label = "bge-base-en-v1.5"
+    column, average = (known.means[label, "0.8", name] for name in ("Retr", AVERAGE))
+    assert average.high < 0
+    assert average == column
+    assert average.is_too_few
+    assert not average.excludes_zero
+
+
 def test_a_model_without_experiments_takes_none_from_the_others(
     tmp_path: Path, random: np.random.Generator
 ) -> None:

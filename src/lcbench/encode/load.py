@@ -14,6 +14,9 @@ from lcbench.system import transient
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# Tokens besides the special ones, with fewer of which a vocabulary is empty.
+_FEWEST_TOKENS = 10
+
 
 def load(
     located: LocatedModel,
@@ -167,7 +170,7 @@ def _refuse_offloaded(name: str, model: SentenceTransformer) -> None:
 
 
 def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:
-    """Check that a tokenizer can pad, and adds the special tokens that it should.
+    """Check that a tokenizer has words, can pad, and adds the special tokens that it should.
 
     Raises:
         RequestError: naming the remedy.
@@ -179,6 +182,12 @@ def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return
     path = transformer_folder(located.folder) / "tokenizer_config.json"
+    # Without its vocabulary transformers makes an empty one, in which every word is unknown.
+    if len(tokenizer) < len(tokenizer.added_tokens_decoder) + _FEWEST_TOKENS:
+        raise RequestError(
+            f"{located.name}: its tokenizer has no vocabulary, so that all words would be the same "
+            f"to the model. Its file, such as tokenizer.json, is missing in {path.parent}."
+        )
     if tokenizer.pad_token_id is None:
         raise RequestError(
             f"{located.name}: its tokenizer has no padding token, which batches need. Add one to "

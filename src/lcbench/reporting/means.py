@@ -228,12 +228,19 @@ def of_families(
     Returns:
         The uncertainty, and `MeanImprovement.linear`, by label, policy and column.
     """
-    alone = {column.name: column.tasks[0] for column in table.columns if len(column.tasks) == 1}
+    tasks_of = {column.name: column.tasks for column in table.columns}
+    over = columns_of(table)
+    # Avg, too, where the table has one task.
+    alone = {
+        name: tasks[0]
+        for name, columns in over.items()
+        if len(tasks := [task for column in columns for task in tasks_of[column]]) == 1
+    }
     blocks = {block.label: block for block in table.blocks}
     means: dict[CellKey, Uncertainty] = {}
     linear: dict[CellKey, NDArray[np.float64]] = {}
     for family in families:
-        for name, columns in columns_of(table).items():
+        for name, columns in over.items():
             known = {
                 (label, policy): mean
                 for label, policy in family
