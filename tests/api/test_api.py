@@ -1,6 +1,7 @@
 """The public functions: what they return, what of it is on disk, and how they refuse."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from observers import Recorded
 
 import lcbench
 from lcbench.api import evaluate as module
-from lcbench.errors import LcbenchError, RequestError
+from lcbench.errors import LcbenchError, RequestError, StorageError
 from lcbench.hub import cache
+from lcbench.plan.manifest import latest
 from lcbench.run import sweep
 
 SMALL = {"documents": 40, "documents_per_module": 8}
@@ -282,6 +284,10 @@ def test_a_model_that_cannot_be_brought_to_a_temperature_is_refused(
         (lambda folder: lcbench.report(folder, resamples=3), "resamples=3 is too few"),
         (lambda folder: lcbench.report(folder, model="x"), "model is"),
         (lambda folder: lcbench.report(folder, manifest="/none"), "manifest=/none"),
+        (
+            lambda folder: lcbench.report(folder / "other", manifest=latest(folder)),
+            r"results_dir=.*other: manifest=.* belongs to the results folder that contains it",
+        ),
         (lambda folder: lcbench.report(folder, show="all"), r"show: .* \.tables has every table"),
         (lambda folder: lcbench.report(folder, progress=1), "progress=1 is not True, False or an"),
         (lambda folder: lcbench.load(folder, also=folder / "none"), "none has no results"),
@@ -343,6 +349,19 @@ def test_a_model_is_exported(make_model: Callable[[str], Path], tmp_path: Path) 
         expected = original.encode(texts)
     exported = SentenceTransformer(str(folder), device="cpu")
     np.testing.assert_allclose(exported.encode(texts), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_disk_that_is_full_is_one_message_and_leaves_no_model(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"out=.*could not be written: .*File too large"):
+            lcbench.export(make_model("bert"), 0.5, tmp_path / "out", offline=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plain_script_scores_in_processes_of_its_own(

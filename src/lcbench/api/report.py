@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lcbench.api.collapses import Collapses
+    from lcbench.plan.manifest import Manifest
     from lcbench.reporting import publish
     from lcbench.reporting.publish import Step
     from lcbench.reporting.select import AskedCell, Request
     from lcbench.results.cell import Cell
     from lcbench.settings.schema import ReportSettings, Settings
     from lcbench.system.observer import Observer
+
+# The default of `results_dir`, which says nothing of where a manifest is.
+DEFAULT_RESULTS = Path("results/runs")
 
 
 def find_report(
@@ -39,7 +43,6 @@ def find_report(
         RequestError: there are no results, none of the requested models, or none in the second
             folder; or the report's folder cannot be written.
     """
-    from lcbench.plan import manifest
     from lcbench.reporting.select import AskedCell, Extent, report_folder, report_run
     from lcbench.results.folder import Results
     from lcbench.settings.frozen import thaw
@@ -64,8 +67,7 @@ def find_report(
             f"manifest={settings.manifest} has its own tasks: omit tasks=, or report tasks "
             f"of the whole folder: results_dir={settings.results_dir}."
         )
-    path = manifest.find(settings.manifest, settings.results_dir)
-    frozen = manifest.read(path)
+    frozen = _frozen_of(settings, settings.manifest)
     folder = frozen.results_dir
     kept = thaw(frozen.settings, folder)
     cells = [
@@ -73,7 +75,7 @@ def find_report(
         for line in frozen.lines
     ]
     if not any(cell.path.exists() for cell in cells):
-        raise RequestError(f"manifest={path}: none of its {len(cells)} cells is finished.")
+        raise RequestError(f"manifest={frozen.folder}: none of its {len(cells)} cells is finished.")
     request = request_of(kept, cells)
     return report_run(request, Results(folder), settings.report_dir, warn, extent, step)
 
@@ -92,18 +94,34 @@ def find_collapse(settings: ReportSettings) -> tuple[Collapses | None, int]:
     """
     from lcbench.api.collapses import Collapses
     from lcbench.api.measured import comparable_in, finished_of
-    from lcbench.plan import manifest
 
     others = 0
     if settings.manifest is None:
         found, others = comparable_in(settings.results_dir, *settings.also)
     elif settings.tasks is None:
-        path = manifest.find(settings.manifest, settings.results_dir)
-        found = finished_of(manifest.read(path))
+        found = finished_of(_frozen_of(settings, settings.manifest))
     else:
         # `find_report` refuses them.
         return None, 0
     return (Collapses.of(found) if found else None), others
+
+
+def _frozen_of(settings: ReportSettings, named: Path) -> Manifest:
+    """Return the frozen sweep that a manifest names.
+
+    Raises:
+        RequestError: it cannot be read, or is in another results folder than the one asked for.
+    """
+    from lcbench.plan import manifest
+
+    frozen = manifest.read(manifest.find(named, settings.results_dir))
+    asked = settings.results_dir
+    if asked != DEFAULT_RESULTS and asked.resolve() != frozen.results_dir.resolve():
+        raise RequestError(
+            f"results_dir={asked}: manifest={named} belongs to the results folder that contains "
+            f"it, {frozen.results_dir}. Omit one of them."
+        )
+    return frozen
 
 
 def collapse_folder(settings: ReportSettings) -> Path:
@@ -112,11 +130,9 @@ def collapse_folder(settings: ReportSettings) -> Path:
     Raises:
         RequestError: the settings name a manifest that cannot be read.
     """
-    from lcbench.plan import manifest
-
     results_dir = settings.results_dir
     if settings.manifest is not None:
-        results_dir = manifest.read(manifest.find(settings.manifest, results_dir)).results_dir
+        results_dir = _frozen_of(settings, settings.manifest).results_dir
     return (settings.report_dir or results_dir / "report") / "collapse"
 
 

@@ -88,6 +88,8 @@ def export(
         RequestError: the repair cannot be expressed in a model, or `out` exists.
         StorageError: `out` cannot be written.
     """
+    from safetensors import SafetensorError
+
     from lcbench.encode.load import load
     from lcbench.hub.models import locate
     from lcbench.hub.windows import set_window
@@ -137,7 +139,8 @@ def export(
             card = _card(located, repair, fitted, error)
             (written / "README.md").write_text(card, encoding="utf-8")
             shutil.move(written, out)
-    except OSError as problem:
+    # A full disk is an OSError, but of safetensors an error of its own.
+    except (OSError, SafetensorError) as problem:
         raise StorageError(f"out={out} could not be written: {problem}") from problem
     return error
 
