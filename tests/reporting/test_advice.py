@@ -70,6 +70,22 @@ def test_the_repair_that_helps_is_recommended(tmp_path: Path) -> None:
     assert "counting the choice among 3 τ" in first
 
 
+def test_no_interval_goes_below_what_a_score_can_lose(tmp_path: Path) -> None:
+    results = Results(tmp_path / "runs")
+    random = np.random.default_rng(0)
+    base = np.where(np.arange(40) < 6, 1.0, 0.0)
+    for tau in (None, *TAUS):
+        scores = base if tau is None else random.permutation(base)
+        policy = BASELINE if tau is None else Constant(tau)
+        rows = item_rows(list(scores), relevant=[[{"id": "d", "grade": 1}]] * 40)
+        write_cell(results, "SciFact", float(scores.mean()), rows, policy=policy)
+    found, _ = recommended(results, tmp_path)
+    assert found.advice is not None
+    assert found.advice.expected_low == -100
+    assert found.advice.low.min() == -100
+    assert found.advice.expected_high > 0
+
+
 def test_one_repair_is_no_choice(tmp_path: Path) -> None:
     results = write_world(tmp_path / "runs", ("SciFact", "NFCorpus"), {0.8: 0.03})
     found, _ = recommended(results, tmp_path)

@@ -15,8 +15,16 @@ from lcbench.reporting.notes import listed
 from lcbench.reporting.score_table import AVERAGE, BASELINE, Block, ScoreTable, distance
 from lcbench.reporting.statistics import Recommendation
 from lcbench.reporting.table1 import column_means
+from lcbench.reporting.task_intervals import MOST_LOST
 from lcbench.tasks.suites import averaged_columns
-from lcbench.tuning.recommend import FEWEST, FEWEST_TASKS, LEAST_CHANGED, Part, recommend
+from lcbench.tuning.recommend import (
+    FEWEST,
+    FEWEST_TASKS,
+    LEAST_CHANGED,
+    Advice,
+    Part,
+    recommend,
+)
 from lcbench.uncertainty.clusters import digest_of_names
 from lcbench.uncertainty.items import ROUNDING, score_of
 from lcbench.uncertainty.variation import Component, components, variations
@@ -35,10 +43,12 @@ class TaskDifferences:
     Attributes:
         policies: repairs.
         parts: parts of the task's score; weights are shares of it, sums are fractions.
+        signed: whether the score can be negative.
     """
 
     policies: tuple[str, ...]
     parts: tuple[Part, ...]
+    signed: bool = False
 
 
 def task_differences(
@@ -70,7 +80,12 @@ def task_differences(
             raw = own.pop(BASELINE, None)
             if raw is not None and own:
                 parts = tuple(_parts(sources, raw, list(own.values())))
-                found[label] = TaskDifferences(tuple(own), parts)
+                signed = any(
+                    one.gold is not None or (one.values < 0).any()
+                    for cell in cells
+                    for one in cell.values()
+                )
+                found[label] = TaskDifferences(tuple(own), parts, signed)
     return found
 
 
@@ -212,8 +227,19 @@ def recommend_block(
         return replace(found, why="the baseline is not above 0")
     parts = [_scaled(part, 1 / len(columns), 100 / (raw / 100)) for part in parts]
     few = chosen == "tasks"
+    advice = recommend(parts, seed=seed, few=few, changed=1 if few else LEAST_CHANGED)
+    signed = any(one.signed for one in of_model.values())
+    return replace(found, advice=advice if signed else _possible(advice))
+
+
+def _possible(advice: Advice) -> Advice:
+    """Return an advice whose intervals are of scores that are never below 0."""
     return replace(
-        found, advice=recommend(parts, seed=seed, few=few, changed=1 if few else LEAST_CHANGED)
+        advice,
+        low=np.maximum(advice.low, MOST_LOST),
+        high=np.maximum(advice.high, MOST_LOST),
+        expected_low=max(advice.expected_low, MOST_LOST),
+        expected_high=max(advice.expected_high, MOST_LOST),
     )
 
 
