@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -238,30 +239,46 @@ def opened(driver: Any, folder: Path, name: str, report: dict[str, Any]) -> Page
     return visited(driver, folder, path, report)
 
 
+@cache
+def report_of(name: str) -> dict[str, Any]:
+    """Return a report that several tests read; none changes it."""
+    if name == "paper":
+        return document()
+    if name == "small":
+        columns = {"Class": 2, "STS": 3}
+        return document(models=MODELS[:2], columns=columns, taus=("1", "0.9", "0.8"))
+    return document(models=MODELS[:2], columns={"STS": 2}, taus=("1", "0.8"), mark=MARKUP)
+
+
 @pytest.fixture
 def paper(driver: Any, folder: Path) -> Page:
     """A report as large as the paper's: five models, seven τ and forty tasks, 1,400 cells."""
-    return opened(driver, folder, "paper", document())
+    return opened(driver, folder, "paper", report_of("paper"))
 
 
 @pytest.fixture
 def small(driver: Any, folder: Path) -> Page:
-    report = document(models=MODELS[:2], columns={"Class": 2, "STS": 3}, taus=("1", "0.9", "0.8"))
-    return opened(driver, folder, "small", report)
+    return opened(driver, folder, "small", report_of("small"))
 
 
 @pytest.fixture
 def marked(driver: Any, folder: Path) -> Page:
     """A report in which every name is markup."""
-    report = document(models=MODELS[:2], columns={"STS": 2}, taus=("1", "0.8"), mark=MARKUP)
-    return opened(driver, folder, "marked", report)
+    return opened(driver, folder, "marked", report_of("marked"))
 
 
 @pytest.fixture
 def of_results(driver: Any, folder: Path) -> Page:
     """The page that the report of a folder of results writes; its model has markup for a name."""
-    there = folder / "runs"
-    results = Results(there)
+    there = folder / "runs" / "report"
+    if not there.exists():
+        write_report(folder / "runs", there)
+    report = json.loads((there / "report.json").read_text(encoding="utf-8"))
+    return visited(driver, folder, there / "index.html", report)
+
+
+def write_report(runs: Path, report_dir: Path) -> None:
+    results = Results(runs)
     draw = random.Random(0)
     raw = [draw.uniform(0.2, 0.7) for _ in range(80)]
     policies = (BASELINE, Constant(0.9), Constant(0.8), ByRole(0.8, 1.0), ByRole(1.0, 0.8))
@@ -278,10 +295,7 @@ def of_results(driver: Any, folder: Path) -> Page:
                 model="<b>bold",
             )
     fewer = Extent(resamples=1000)
-    publish(report_folder(results, None, there / "report", print, fewer))
-    path = there / "report" / "index.html"
-    report = json.loads((there / "report" / "report.json").read_text(encoding="utf-8"))
-    return visited(driver, folder, path, report)
+    publish(report_folder(results, None, report_dir, print, fewer))
 
 
 @pytest.fixture

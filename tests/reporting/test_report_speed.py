@@ -79,8 +79,8 @@ def made(task: dict[str, str], model: int, policy: str) -> Samples:
     return samples
 
 
+# Seconds of cores and memory of this process are measured, which other tests hardly change.
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.exhaustive
 def test_the_papers_table_takes_less_than_five_minutes_on_two_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -169,7 +169,6 @@ def analysed(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("subsets", "count", "cells"),
     [

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -395,11 +396,7 @@ def measure(
     """
     model = make(architecture).to(dtype)
     model.set_attn_implementation(back_end)
-    exact = make(architecture).to(dtype)
-    if dtype == torch.float32:
-        exact = exact.double()
-    with reference_attention(exact, temperatures(policy, role), kept):
-        expected = states(exact)
+    expected = _expected(architecture, policy, dtype, role, kept)
     untouched = states(model)
     bias = "kept" if kept else "divided"
     with lcbench.inject(model, POLICIES[policy], tau_bias=bias) as injection:
@@ -413,6 +410,16 @@ def measure(
         error=float((got - expected).abs().max() / largest),
         effect=float((untouched - got).abs().max() / largest),
     )
+
+
+@cache
+def _expected(architecture: str, policy: str, dtype: torch.dtype, role: str, kept: bool) -> Tensor:
+    """Return the states by the formula, in which no back end has a part."""
+    exact = make(architecture).to(dtype)
+    if dtype == torch.float32:
+        exact = exact.double()
+    with reference_attention(exact, temperatures(policy, role), kept):
+        return states(exact)
 
 
 def table() -> Iterator[str]:

@@ -1,8 +1,21 @@
 """Transformers of two layers with random weights, one of each architecture that tests need."""
 
+from copy import deepcopy
+from functools import cache
+
 
 def tiny_transformer(architecture: str):
     """Return a transformer of two layers and 32 dimensions with random weights."""
+    import torch
+
+    model = deepcopy(_made(architecture))
+    # As random numbers go on from here, whether it was made before or not.
+    torch.manual_seed(0)
+    return model
+
+
+@cache
+def _made(architecture: str):
     import torch
     import transformers
 

@@ -1,6 +1,7 @@
 """AttnScale and position calibration against their formulas, on every architecture."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ def scaled(_: int, weights: Tensor, allowed: Tensor) -> Tensor:
     return mean + (1 + W) * (weights - mean)
 
 
+@cache
 def evened(strength: float, rows: str, first_layer: int) -> Callable[[int, Tensor, Tensor], Tensor]:
     """Weights of position calibration, written out text by text and token by token."""
 
@@ -89,6 +91,16 @@ def evened(strength: float, rows: str, first_layer: int) -> Callable[[int, Tenso
     return change
 
 
+@cache
+def expected_of(
+    architecture: str, by_the_formula: Callable[[int, Tensor, Tensor], Tensor], tau: str
+) -> Tensor:
+    """Return the states by the formula, in which no back end has a part."""
+    exact = make(architecture).double()
+    with reference_attention(exact, temperatures(tau, "document"), False, by_the_formula):
+        return states(exact)
+
+
 def compare(
     architecture: str,
     back_end: str,
@@ -96,10 +108,8 @@ def compare(
     by_the_formula: Callable[[int, Tensor, Tensor], Tensor],
     tau: str,
 ) -> None:
-    model, exact = make(architecture), make(architecture).double()
+    model, expected = make(architecture), expected_of(architecture, by_the_formula, tau)
     model.set_attn_implementation(back_end)
-    with reference_attention(exact, temperatures(tau, "document"), False, by_the_formula):
-        expected = states(exact)
     untouched, largest = states(model), expected.abs().max()
     applied = ChangedAttention(model, "changed", lambda layers: changes)
     if tau == "none":

@@ -209,10 +209,9 @@ def _ask_mteb() -> Registry:
                 parts=tuple(part.metadata.name for part in data.tasks) if aggregate else (),
                 drawing=_drawing_of(kind),
             )
-        benchmarks = {
-            one.name: tuple(_choice_of(task) for task in one.tasks) for one in mteb.get_benchmarks()
-        }
-        aliases = {alias: one.name for one in mteb.get_benchmarks() for alias in one.aliases or ()}
+        found = mteb.get_benchmarks()
+        benchmarks = {one.name: tuple(_choice_of(task) for task in one.tasks) for one in found}
+        aliases = {alias: one.name for one in found for alias in one.aliases or ()}
         codes = Path(iso_mappings.__file__).with_name("iso_639_1_to_3.json")
         languages = json.loads(codes.read_text(encoding="utf-8"))
     return Registry(tasks, benchmarks, aliases, languages)
