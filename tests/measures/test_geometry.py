@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from lcbench.errors import RequestError
 from lcbench.measures import MEASURES, geometry
@@ -132,6 +133,17 @@ def test_rotations_leave_the_space_as_it_is() -> None:
     turned = rows @ np.linalg.qr(np.random.default_rng(3).standard_normal((12, 12)))[0]
     for measure in MEASURES:
         assert measure.compute(turned) == pytest.approx(measure.compute(rows), abs=1e-8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 150])
+def test_ranks_are_scipys(count: int) -> None:
+    random = np.random.default_rng(count)
+    for largest in (1, count // 2 + 1, 10**9):
+        values = random.integers(-largest, largest, count).astype(float)
+        assert np.array_equal(geometry.average_ranks(values), rankdata(values))
+    ends = [np.inf, 0.0, -0.0, -np.inf, np.inf]
+    assert geometry.average_ranks(ends).tolist() == [4.5, 2.5, 2.5, 1, 4.5]
+    assert np.isnan(geometry.average_ranks([1, np.nan])).all()
 
 
 def test_partial_rank_correlations() -> None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from lcbench.errors import RequestError
 from lcbench.measures import shift as shifts
 from lcbench.measures.crowding import FEWEST, Answer
 from lcbench.measures.estimates import Estimate, defined, resampled, samples, spread
-from lcbench.measures.geometry import rank_correlation, unit
+from lcbench.measures.geometry import average_ranks, rank_correlation, unit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -476,7 +475,7 @@ class _Means:
 
 def _standardised(values: ArrayLike) -> Matrix | None:
     """Return the ranks of values less their mean, in standard deviations; None: all are equal."""
-    found = rankdata(np.asarray(values, dtype=np.float64))
+    found = average_ranks(values)
     found = found - found.mean()
     deviation = float(np.sqrt((found**2).mean()))
     return None if deviation == 0 else found / deviation
