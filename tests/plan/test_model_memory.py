@@ -96,19 +96,26 @@ def test_every_card_has_its_memory() -> None:
 
 def test_what_does_not_fit_is_refused_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "memory_gib", lambda: 16.0)
-    with pytest.raises(RequestError, match=r"^org/m takes about .* of 16 GiB .*dtype=bfloat16"):
-        check_memory("org/m", memory_of(LARGE, CPU))
+    with pytest.raises(
+        RequestError, match=r"^org/m takes about .* of 16 GiB .*dtype=bfloat16"
+    ) as one:
+        check_memory("org/m", memory_of(LARGE, CPU), "float32")
+    # A shorter window makes no weights smaller.
+    assert "model.window" not in str(one.value)
     smaller = replace(LARGE, parameters=500_000_000)
     several = memory_of(smaller, CPU)
     assert several is not None
     # All cores at once would take more than there is, but one text at a time fits.
     assert several.least < 16 < several.needed
-    check_memory("org/m", several)
+    check_memory("org/m", several, "float32")
     monkeypatch.setattr(module, "memory_gib", lambda: 8.0)
     with pytest.raises(RequestError, match=r"one text of 32,768 tokens .*a smaller model\.window"):
-        check_memory("org/m", memory_of(smaller, CPU))
-    check_memory("org/m", memory_of(replace(smaller, window=2048), CPU))
-    check_memory("org/m", None)
+        check_memory("org/m", memory_of(smaller, CPU), "float32")
+    half = memory_of(replace(smaller, parameters=2_000_000_000), replace(CPU, dtype="bfloat16"))
+    with pytest.raises(RequestError, match=r"Take a smaller model\.window or a device with more"):
+        check_memory("org/m", half, "bfloat16")
+    check_memory("org/m", memory_of(replace(smaller, window=2048), CPU), "float32")
+    check_memory("org/m", None, "float32")
 
 
 def test_an_extension_reads_more_tokens() -> None:

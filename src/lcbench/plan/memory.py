@@ -119,22 +119,27 @@ def memory_of(
     )
 
 
-def check_memory(name: str, memory: Memory | None) -> None:
+def check_memory(name: str, memory: Memory | None, dtype: str) -> None:
     """Check that a model can fit into the memory of its device.
 
     Args:
         name: the model's name.
         memory: what it takes; None: unknown.
+        dtype: dtype of the protocol.
 
     Raises:
         RequestError: its weights and one text do not.
     """
-    if memory is None or memory.fits:
+    if memory is None or memory.available is None or memory.fits:
         return
+    remedies = ["a device with more memory"]
+    if _ITEM_BYTES[dtype] > 2:
+        remedies.insert(0, "protocol.dtype=bfloat16")
+    if memory.weights < memory.available:
+        remedies.insert(0, "a smaller model.window")
     raise RequestError(
         f"{name} takes {memory}. Its weights and one text of {memory.tokens:,} tokens alone take "
-        f"{gib(memory.least)} GiB. Take a smaller model.window, protocol.dtype=bfloat16 or a "
-        "device with more memory."
+        f"{gib(memory.least)} GiB. Take {' or '.join(remedies)}."
     )
 
 

@@ -113,7 +113,7 @@ def load_for(
             batch_tokens=options.batch_tokens,
             spread=options.is_spread,
         )
-        check_memory(model.name, memory)
+        check_memory(model.name, memory, dtype)
         if memory is not None:
             observer.say(f"{model.name}: {memory}", dim=True)
 
