@@ -153,6 +153,17 @@ def test_prompts_that_go_by_the_task_share_nothing(request_: Settings) -> None:
     assert sum(cell.texts for cell in one.cells.values()) == 200 + 300 + 50
 
 
+def test_texts_counted_with_prompts_say_nothing_of_those_without(request_: Settings) -> None:
+    plain = grid([BASELINE], FIRST)
+    prompted = [replace(one, protocol=replace(PROTOCOL, prompts="registry")) for one in plain]
+    recorder = Recorder(predicted(request_, prompted, measured=rates()))
+    recorder.record(prompted[0], record(200, 4000, 1.0))
+    recorder.save()
+    for cells, tokens in ((plain, 2000), (prompted, 4000)):
+        found = predicted(request_, cells, measured=read_rates())
+        assert found.cells[cells[0]].tokens == pytest.approx(tokens)
+
+
 def test_models_share_nothing(request_: Settings) -> None:
     two = [ModelCells(SMALL, grid([BASELINE], FIRST, model=name)) for name in ("a/b", "c/d")]
     one = predict(PARTS, two, machine=CPU, processes=0, rates=rates())

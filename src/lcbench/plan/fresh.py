@@ -85,6 +85,9 @@ def fresh_texts(
         window = repair.window(known.window)
         tokens = texts * _length(one, window, chunks)
         name = f"{cell.model}|{window}|{one.origin}" + (f"|{chunks}" if chunks else "")
+        if cell.protocol.prompts != "none":
+            # Texts are counted with what comes before them.
+            name += f"|prompts {cell.protocol.prompts}"
         simpler = list(_simpler(repair, known.window))
         if simpler:
             spared = max(
