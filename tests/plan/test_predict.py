@@ -65,6 +65,8 @@ SIZES = {
         Texts("search/queries", 10, 10, round(10 * TEN), role="query"),
     ),
 }
+SIMILAR = "Retrieve semantically similar text."
+QUESTION = "Given a question, retrieve relevant documents that best answer the question"
 PARTS = {name: Part(name, None, ("test",), None, "test", MtebSource()) for name in SIZES}
 # 64,000 operations a second: a hundred of these texts, 10 · (24 + 4 · 10) each.
 MEASURED = {
@@ -151,6 +153,29 @@ def test_prompts_that_go_by_the_task_share_nothing(request_: Settings) -> None:
     cells = [replace(one, protocol=prompted) for one in grid([BASELINE], FIRST, SECOND)]
     one = predicted(request_, cells)
     assert sum(cell.texts for cell in one.cells.values()) == 200 + 300 + 50
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "prompts"),
+    [
+        ("Qwen/Qwen3-Embedding-8B", FIRST, [f"Instruct: {SIMILAR}\nQuery:"]),
+        ("Qwen/Qwen3-Embedding-8B", SEARCH, ["", f"Instruct: {QUESTION}\nQuery:"]),
+        ("nomic-ai/nomic-embed-text-v1.5", FIRST, ["classification: "]),
+        ("nomic-ai/nomic-embed-text-v1.5", SEARCH, ["search_document: ", "search_query: "]),
+        ("some/model", FIRST, [""]),
+    ],
+)
+def test_prompts_of_mtebs_registry_are_counted(
+    request_: Settings, model: str, task: str, prompts: list[str]
+) -> None:
+    (cell,) = grid([BASELINE], task, model=model)
+    tokens = []
+    for source in ("none", "registry"):
+        cells = [replace(cell, protocol=replace(PROTOCOL, prompts=source))]
+        found = predicted(request_, cells, measured=rates()).cells[cells[0]]
+        tokens.append([one.tokens / one.texts for one in found.fresh])
+    added = [after - before for before, after in zip(*tokens, strict=True)]
+    assert added == pytest.approx([len(one) / CHARACTERS_PER_TOKEN for one in prompts])
 
 
 def test_texts_counted_with_prompts_say_nothing_of_those_without(request_: Settings) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lcbench.hub.models import Dimensions
+from lcbench.plan.instructions import prompt_characters
 from lcbench.plan.rates import Rates
 from lcbench.repair.attend import CalibratedAttention
 from lcbench.repair.chunks import Chunks
@@ -16,7 +17,7 @@ from lcbench.repair.repair import Repair
 from lcbench.results.cell import Cell
 from lcbench.tasks.reference import Reference, size_of
 from lcbench.tasks.sizes import SPECIAL_TOKENS
-from lcbench.tasks.source import Texts
+from lcbench.tasks.source import Texts, searches
 
 # Operations that take as long as to calibrate a query's attention to a key in one head, which is
 # mostly copying. On a CPU MiniLM, with three of six layers calibrated, takes 1.57, 1.50 and 2.59
@@ -69,13 +70,25 @@ def fresh_texts(
     known: Dimensions,
     encoded: dict[tuple[str, ...], float],
     rates: Rates,
-    *,
-    shares: bool,
+    kind: str,
 ) -> Iterable[FreshTexts]:
-    """Yield the texts that a cell is the first to encode, and add them to `encoded`."""
-    for one in _encoded(cell, sizes):
+    """Yield the texts that a cell is the first to encode, and add them to `encoded`.
+
+    Args:
+        cell: the cell.
+        sizes: texts of its task.
+        known: dimensions of its model.
+        encoded: numbers of texts that other cells encode, by origin and repair.
+        rates: measured numbers of texts and tokens.
+        kind: type of its task in mteb.
+    """
+    prompts = cell.protocol.prompts
+    every = _encoded(cell, sizes)
+    if prompts == "registry":
+        every = [_prompted(one, cell, kind) for one in every]
+    for one in every:
         repair = cell.repair.encoding.for_role(one.role)
-        asked_for = () if shares else (cell.task, one.role)
+        asked_for = () if prompts == "none" else (cell.task, one.role)
         key = (one.origin, repair.canonical, *asked_for)
         texts = one.unique - encoded.get(key, 0)
         if texts <= 0:
@@ -85,9 +98,9 @@ def fresh_texts(
         window = repair.window(known.window)
         tokens = texts * _length(one, window, chunks)
         name = f"{cell.model}|{window}|{one.origin}" + (f"|{chunks}" if chunks else "")
-        if cell.protocol.prompts != "none":
+        if prompts != "none":
             # Texts are counted with what comes before them.
-            name += f"|prompts {cell.protocol.prompts}"
+            name += f"|prompts {prompts}"
         simpler = list(_simpler(repair, known.window))
         if simpler:
             spared = max(
@@ -128,6 +141,17 @@ def _calibrated(repair: Repair, model: Dimensions) -> int:
         return 0
     first = model.layers // 2 if part.first_layer is None else part.first_layer
     return model.layers - first
+
+
+def _prompted(texts: Texts, cell: Cell, kind: str) -> Texts:
+    """Return texts with the prompts of mteb's registry before them."""
+    role = texts.role if searches(kind) else None
+    added = prompt_characters(cell.model, cell.task, role)
+    return replace(
+        texts,
+        characters=texts.characters + added * texts.count,
+        lengths=tuple(one + added for one in texts.lengths),
+    )
 
 
 def _simpler(repair: Repair, window: int | None) -> Iterator[tuple[int, Repair]]:

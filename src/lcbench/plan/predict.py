@@ -224,13 +224,12 @@ def predict(
         rate = None if known is None or not model.cells else _rate(machine, known, rates)
         encoded: dict[tuple[str, ...], float] = {}
         for cell in model.cells:
-            shares = cell.protocol.prompts == "none"
             size = sizes[cell.task]
             load, score, before = seconds.of(cell, known, kinds[cell.task], size)
             if known is None or rate is None:
                 costs[cell] = CellCost(0.0, load, score, scored_before=before, unknown=True)
                 continue
-            fresh = tuple(fresh_texts(cell, size or (), known, encoded, rates, shares=shares))
+            fresh = tuple(fresh_texts(cell, size or (), known, encoded, rates, kinds[cell.task]))
             costs[cell] = CellCost(
                 encode=_operations(fresh, known, machine) / rate.operations,
                 load=load,
