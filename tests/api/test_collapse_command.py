@@ -365,6 +365,18 @@ def test_a_loaded_model_takes_no_keys_of_a_models_config(asked: dict[str, Any]) 
         lcbench.collapse(model, texts=["a", "b"], window=32, progress=False)
 
 
+def test_a_model_at_a_temperature_is_no_baseline(asked: dict[str, Any]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(asked["model"]), device="cpu")
+    keys = {"tau": 1, "passages": 30, "sentences": [2], "bins": 2, "whole_texts": 60}
+    with lcbench.inject(model, 0.5), pytest.raises(RequestError, match="already runs at a temp"):
+        lcbench.collapse(model, texts=texts(60), progress=False, **keys)
+    # Texts may come one by one.
+    (one,) = lcbench.collapse(model, texts=iter(texts(60)), progress=False, **keys).measurements
+    assert one.task == "60 texts"
+
+
 def test_own_texts_show_no_progress_bar_of_a_library(
     asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

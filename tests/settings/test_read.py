@@ -492,6 +492,15 @@ def test_what_was_frozen_does_not_change_with_the_configs(
     assert len(settings_frozen.thaw(frozen, tmp_path).tasks) == 40
 
 
+def test_texts_of_a_correction_that_changed_are_no_fault_of_the_version(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    frozen = settings_frozen.freeze(read(f"correct={{centre: {{on: {path}}}}}"))
+    path.write_text('{"text": "one"}\n{"text": "three"}\n')
+    with pytest.raises(RequestError, match=r"^on: .*a\.jsonl changed since this was planned"):
+        settings_frozen.thaw(frozen, tmp_path)
+
+
 def test_what_another_version_has_frozen_is_refused(tmp_path: Path) -> None:
     frozen = settings_frozen.freeze(read())
     del frozen["protocol"]["prompts"]

@@ -132,7 +132,7 @@ def collapse(
     tasks: str | Sequence[str] | None = None,
     tau: Any = None,
     *,
-    texts: Sequence[str] | None = None,
+    texts: Iterable[str] | None = None,
     results_dir: str | PathLike[str] | None = None,
     mirror: str | PathLike[str] | None = None,
     offline: bool | None = None,
@@ -179,9 +179,11 @@ def collapse(
     from lcbench.system.observer import observer_of
 
     observer = observer_of(progress)
-    is_text = isinstance(texts, str) or not isinstance(texts, Iterable)
-    if texts is not None and (is_text or not all(isinstance(one, str) for one in texts)):
-        raise RequestError("texts= is not a list of texts.")
+    if texts is not None:
+        is_one = isinstance(texts, str) or not isinstance(texts, Iterable)
+        texts = () if is_one else tuple(texts)
+        if is_one or not all(isinstance(one, str) for one in texts):
+            raise RequestError("texts= is not a list of texts.")
     if texts is not None and tasks is not None:
         raise RequestError("texts= and tasks=: give one of them.")
     loaded = None
@@ -255,11 +257,15 @@ def _of_texts(
     from lcbench.run.measuring import check_repairs
     from lcbench.run.reader import EmbeddingsReader, InsideReader, reader_of, subject_of
     from lcbench.system.quiet import quiet_libraries
+    from lcbench.tempscale.inject import refuse_injected
     from lcbench.tempscale.transformer import shape_of
 
     request, asked = compose_settings(config, "collapse"), settings.asked
     name, revision, prompts = "the model", "", "model"
-    if loaded is None:
+    if loaded is not None:
+        # Otherwise its temperature would be measured as the baseline.
+        refuse_injected(loaded)
+    else:
         quiet_libraries()
         located = locate(request.models[0], mirror=request.mirror, offline=request.offline)
         protocol = request.protocol.of(located.settings, has_prompts=located.has_prompts)

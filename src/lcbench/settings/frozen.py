@@ -12,6 +12,7 @@ from lcbench.errors import RequestError
 from lcbench.repair.repair import Repair, parse
 from lcbench.settings.schema import Settings
 from lcbench.system.files import cache_folder
+from lcbench.tasks.reference import ChangedError
 
 
 def freeze(settings: Settings) -> dict[str, Any]:
@@ -68,6 +69,9 @@ def thaw(content: Mapping[str, Any], results_dir: Path) -> Settings:
             name: TypeAdapter(hint).validate_python(content[name]) for name, hint in hints.items()
         }
         repairs = tuple(_parsed(*one) for one in content["policies"])
+    except ChangedError:
+        # It says what to do.
+        raise
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise RequestError(
             "The frozen settings do not fit this version of lcbench: "

@@ -27,6 +27,10 @@ _DIGITS = 8
 _DIGEST = "digest"
 
 
+class ChangedError(RequestError):
+    """Texts that a correction is fitted on have changed since they were asked for."""
+
+
 @dataclass(frozen=True)
 class OwnReference:
     """A set of texts of a user's own.
@@ -54,7 +58,7 @@ class OwnReference:
         """
         task = self.task
         if digest_of(task.kind, task.tables, task.language) != task.digest:
-            raise RequestError(_changed(self.spec.path))
+            raise ChangedError(_changed(self.spec.path))
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _own(value: str | Mapping[str, Any]) -> Reference:
     except RequestError as error:
         raise RequestError(f"on: {str(error).removeprefix('tasks=')}") from error
     if expected is not None and own.task.digest != expected:
-        raise RequestError(_changed(path))
+        raise ChangedError(_changed(path))
     if count < 2:
         raise RequestError(
             f"on: {path} has {'no text' if count == 0 else 'one text'}; a correction is fitted on "

@@ -61,6 +61,20 @@ _ROLES: tuple[Role, ...] = ("query", "document")
 _INJECTED = "_lcbench_injected"
 
 
+def refuse_injected(model: nn.Module) -> None:
+    """Refuse a model that already runs at a temperature.
+
+    Raises:
+        InjectionError: it does.
+    """
+    for module in model.modules():
+        if getattr(module, _INJECTED, False):
+            raise InjectionError(
+                f"{type(module).__name__} already runs at a temperature; remove that injection "
+                "first."
+            )
+
+
 class _Run(threading.local):
     """The state of a thread: its counts of calls, and the batch that the model is processing.
 
@@ -115,12 +129,7 @@ class Injection:
         self._role: Role | None = None
         self._unencoded: list[tuple[nn.Module, Any]] = []
         self.observer: Observer | None = None
-        kind = type(self._transformer).__name__
-        if getattr(self._transformer, _INJECTED, False):
-            raise InjectionError(
-                f"{kind} already runs at a temperature; remove that injection before making "
-                "another."
-            )
+        refuse_injected(model)
         self.policy = policy.resolve(shape_of(model))
         self._read_policy()
         self._original = attention_implementation(self._transformer.config) or "eager"
