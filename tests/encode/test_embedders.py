@@ -256,6 +256,22 @@ def test_special_tokens_of_mteb_are_checked_wherever_a_model_is_loaded(mirror: P
             )
 
 
+def test_special_tokens_that_the_files_state_may_be_asked_for(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    """Of a model like E5-Mistral for which mteb's loader leaves them to transformers."""
+    name = "Linq-AI-Research/Linq-Embed-Mistral"
+    write_twin("e5-mistral", tmp_path / name, minilm_folder)
+    for tokens in (("bos", "eos"), ("bos",)):
+        model = located(tmp_path, "e5-mistral", name=name, revision=None, special_tokens=tokens)
+        check_registry(model)
+        loaded = load(model, device="cpu", dtype="float32")
+        assert len(loaded.tokenizer("")["input_ids"]) == len(tokens)
+    bare = located(tmp_path, "e5-mistral", name=name, revision=None, special_tokens=())
+    with pytest.raises(RequestError, match="mteb leaves"):
+        check_registry(bare)
+
+
 def test_a_token_that_the_tokenizer_lacks_is_refused(mirror: Path) -> None:
     model = located(mirror, "qwen3-0.6b", special_tokens=("bos", "eos"))
     with pytest.raises(RequestError, match=r"Qwen3-Embedding-0\.6B has no bos token"):

@@ -213,6 +213,6 @@ def _check_tokenizer(located: LocatedModel, model: SentenceTransformer) -> None:
         raise RequestError(
             f"{located.name}: {path.name} states {keys}, and transformers adds none, since "
             "tokenizer.json does not. Set the special tokens that texts get: "
-            f"model.special_tokens=[{','.join(stated)}], or "
-            f"[{','.join(name for name in stated if name not in dropped)}]."
+            f"model.special_tokens=[{','.join(stated)}], as the file states, or "
+            f"[{','.join(name for name in stated if name not in dropped)}], as transformers does."
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lcbench.errors import RequestError
+from lcbench.hub.model_files import read_object, transformer_folder
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -128,6 +129,11 @@ def check_registry(model: LocatedModel) -> None:
         return
     tokens = found.special_tokens
     if tokens is None and asked is not None:
+        path = transformer_folder(model.folder) / "tokenizer_config.json"
+        config = read_object(path)
+        if asked and all(config.get(f"add_{name}_token") is True for name in asked):
+            # transformers 5 may drop some of them, and `load` then asks for the key.
+            return
         raise RequestError(
             f"protocol.prompts=registry: model.special_tokens=[{','.join(asked)}]: mteb leaves "
             f"{model.name} the special tokens of its own tokenizer. Omit the key, or take "
