@@ -103,6 +103,11 @@ def test_quick_looks_are_no_metadata(results: Results) -> None:
     of = replace(cell(), protocol=replace(PROTOCOL, limit=10))
     results.write(of, outcome(of, 0.25))
     assert [one.metric_value for one in card("repairs=1").data.eval_results] == [0.5]
+    for path in (results.files(cell()).result, results.files(cell(Constant(0.8))).result):
+        path.unlink()
+    Path("README.md").unlink()
+    # The hub takes no empty list of results.
+    assert "model-index" not in card("repairs=1").content
 
 
 @pytest.mark.parametrize("metadata", ["title: a: b", "1: one"])

@@ -260,7 +260,8 @@ def card_text(section: CardSection, existing: str | None) -> str:
             library_name="sentence-transformers",
             tags=list(_TAGS),
             model_name=short,
-            eval_results=list(section.results),
+            # The hub takes no empty list.
+            eval_results=list(section.results) or None,
         )
         return f"---\n{data.to_yaml()}\n---\n\n# {short}\n\n{text}"
     try:
@@ -274,7 +275,7 @@ def card_text(section: CardSection, existing: str | None) -> str:
         for one in known.eval_results or ()
         if (*one.unique_identifier, one.metric_type) not in replaced
     ]
-    known.eval_results = [*kept, *section.results]
+    known.eval_results = [*kept, *section.results] or None
     known.model_name = known.model_name or section.model.rpartition("/")[2]
     known.tags = list(dict.fromkeys([*(known.tags or ()), *_TAGS]))
     body, count = _SECTION.subn(lambda _: text, card.text, count=1)

@@ -119,6 +119,7 @@ def test_the_table_has_a_row_for_each_repair_with_all_its_numbers(found: Finding
     assert (tau[10].text, centre[10].text) == ("yes", "with on=")
     assert any("3 tasks: TaskA, TaskB, TaskC" in note for note in table.notes)
     assert "Speed not comparable (embeddings from the store): τ = 0.9." in table.notes
+    assert table.notes[0].endswith("△ ▽: not significant.")
 
 
 def test_the_values_are_for_programs(found: Findings) -> None:
@@ -142,6 +143,8 @@ def test_without_intervals_there_are_improvements_alone(tmp_path: Path) -> None:
     assert (tau.improvements["Avg"], centre.improvements["Avg"]) == pytest.approx((20, -20))
     assert tau.improvements["Short"] is None
     assert (tau.known, tau.held_out) == ({}, None)
+    (table,) = (one for one in found.tables if one.name == "repairs")
+    assert table.notes[0].endswith("▲ ▼ not in bold: unknown.")
 
 
 def test_repairs_of_one_kind_are_compared_on_request_only(tmp_path: Path) -> None:

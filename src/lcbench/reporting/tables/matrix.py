@@ -17,6 +17,7 @@ from lcbench.reporting.statistics import LEAST_CHANGED, SIGNIFICANCE, TableStati
 from lcbench.reporting.table import Entry, Section, Table, improvement, name, number, of_values
 from lcbench.reporting.tables.main_results import identity
 from lcbench.reporting.text import TOO_FEW, group_heading
+from lcbench.system.words import several
 
 DATA = "tasks.csv"
 """The file with one value per row."""
@@ -165,9 +166,9 @@ def _counts(shown: Iterable[Uncertainty | None], word: str) -> list[str]:
     significant = sum(one.excludes_zero for one in known)
     corrected = sum(one.adjusted is not None and one.adjusted <= SIGNIFICANCE for one in known)
     notes = [
-        f"Of {len(known)} pairs of a task's {word} and τ = 1, {significant} differ significantly "
-        f"from zero, by interval and permutation test (p ≤ {SIGNIFICANCE}), {corrected} after "
-        "Holm's correction."
+        f"Of {several(len(known), 'pair')} of a task's {word} and τ = 1, {significant} differ "
+        f"significantly from zero, by interval and permutation test (p ≤ {SIGNIFICANCE}), "
+        f"{corrected} after Holm's correction."
     ]
     few = sum(one.is_too_few for one in known)
     if few:

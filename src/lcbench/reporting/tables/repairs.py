@@ -23,6 +23,7 @@ from lcbench.reporting.table import (
 from lcbench.reporting.tables.changes import FEWEST_ITEMS
 from lcbench.reporting.tables.thirds import LENGTHS, LengthScores, Thirds, scores_by_third
 from lcbench.reporting.text import MISSING_VALUE, group_heading, two_decimals
+from lcbench.system.words import several
 
 if TYPE_CHECKING:
     from lcbench.reporting.tables.choice import Choice, ModelChoice
@@ -390,16 +391,24 @@ def _entries(one: RepairComparison, row: RepairRow) -> tuple[Entry, ...]:
 
 def _notes(compared: Sequence[RepairComparison]) -> Iterable[str]:
     tried = max(len(one.rows) for one in compared)
+    rows = [row for one in compared for row in one.rows]
+    is_unknown = any(
+        value is not None and column not in row.known
+        for row in rows
+        for column, value in row.improvements.items()
+    )
+    unknown = "; ▲ ▼ not in bold: unknown" if is_unknown else ""
     yield (
         "Relative improvements in %. ▲ ▼ in bold: significant, by bands over all repairs of a "
-        f"model ({tried}), so that it holds for the best of them too; △ ▽: not significant."
+        f"model ({tried}), so that it holds for the best of them too; △ ▽: not significant"
+        f"{unknown}."
     )
     if tasks := list(dict.fromkeys(task for one in compared for task in one.length_tasks)):
         yield (
             "Short, Medium, Long: each task's items in thirds by the length of their text (of a "
             "query that of its longest relevant document) before truncation, averaged over "
-            f"{len(tasks)} tasks: {', '.join(tasks)}. Tasks without a score for each item, such as "
-            f"clusterings, and of fewer than {3 * FEWEST_ITEMS} items are left out."
+            f"{several(len(tasks), 'task')}: {', '.join(tasks)}. Tasks without a score for each "
+            f"item, such as clusterings, and of fewer than {3 * FEWEST_ITEMS} items are left out."
         )
     for one in compared:
         if one.choice is not None:
