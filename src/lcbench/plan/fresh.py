@@ -132,7 +132,7 @@ def fresh_texts(
 def _calibrated(repair: Repair, model: Dimensions) -> int:
     """Return the number of a model's layers in which the attention of all tokens is calibrated.
 
-    None, if one token is pooled, since its attention alone is calibrated then. Where the pooling is
+    0 if one token is pooled, since its attention alone is calibrated then. Where the pooling is
     unknown, decoders are taken to pool their last token, and others the mean.
     """
     part, layer = repair.attention, model.layer
