@@ -4,14 +4,18 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Commands
+from commands import Commands, without_slow_steps
 from end_to_end_support import SMALL_WITH_WORKERS, Finished
 from filelock import FileLock
 from hub_server import DeadHub
+from huggingface_hub import constants
+
+from lcbench.cli import app
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -68,5 +72,33 @@ def run(tmp_path: Path, commands: Commands) -> Run:
             {**os.environ, **environment},
             fresh=fresh,
         )
+
+    return runner
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Return a runner like `run` that carries a command line out in the process of the test.
+
+    For requests that are refused: they leave this process as it was, and are done before another
+    one has begun.
+    """
+
+    def runner(
+        *arguments: str, command: str | None = None, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        words = [*([command] if command else []), *arguments]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["lcbench", *words])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        if address := environment.get("HF_ENDPOINT"):
+            monkeypatch.setattr(constants, "ENDPOINT", address)
+        capsys.readouterr()
+        status = app.run(words)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, status, out, without_slow_steps(err))
 
     return runner

@@ -87,9 +87,9 @@ def test_temperatures_of_heads_are_exported(tmp_path: Path, make_model) -> None:
         (["tau=0.8"], "out has no value yet"),
     ],
 )
-def test_what_cannot_be_exported(run, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_exported(typed, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "there").mkdir()
-    done = run("model=minilm", "offline=true", *arguments, command="export")
+    done = typed("model=minilm", "offline=true", *arguments, command="export")
     assert done.returncode == 2
     assert message in done.stderr
     assert "lcbench: error: " in done.stderr

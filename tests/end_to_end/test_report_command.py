@@ -164,10 +164,10 @@ def test_two_folders_side_by_side(run, filled: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_reported(
-    run, filled: Path, tmp_path: Path, arguments: list[str], said: str
+    typed, filled: Path, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     report = tmp_path / "report"
-    done = run(f"results_dir={filled}", f"report_dir={report}", *arguments, command="report")
+    done = typed(f"results_dir={filled}", f"report_dir={report}", *arguments, command="report")
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

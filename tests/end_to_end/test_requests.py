@@ -66,7 +66,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
 def test_a_wrong_request(
-    run, dead_hub: DeadHub, tmp_path: Path, arguments: list[str], message: str
+    run, typed, dead_hub: DeadHub, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     if arguments == ["engine.device=cuda"]:
         import torch
@@ -74,9 +74,11 @@ def test_a_wrong_request(
         if torch.cuda.is_available():
             pytest.skip("gpu: there is one here")
     (tmp_path / "file").touch()
-    # In full, with its start, one that is refused as it is typed and one that is looked for.
-    fresh = arguments in (["tau=0"], ["model=bge"])
-    done = run(*arguments, fresh=fresh, HF_ENDPOINT=dead_hub.address)
+    if arguments in (["tau=0"], ["model=bge"]):
+        # In full, with its start, one that is refused as it is typed and one that is looked for.
+        done = run(*arguments, fresh=True, HF_ENDPOINT=dead_hub.address)
+    else:
+        done = typed(*arguments, HF_ENDPOINT=dead_hub.address)
     assert done.returncode == 2
     assert message in done.stderr
     assert "lcbench: error: " in done.stderr

@@ -108,12 +108,12 @@ def nothing(folder: Path) -> None:
     ],
 )
 def test_a_wrong_request(
-    run, tmp_path: Path, prepare: Callable[[Path], None], arguments: list[str], message: str
+    typed, tmp_path: Path, prepare: Callable[[Path], None], arguments: list[str], message: str
 ) -> None:
     prepare(tmp_path / "runs")
     named = any(one.startswith("results_dir=") for one in arguments)
     request = arguments if named else ["results_dir=runs", *arguments]
-    done = run(*request, command="status")
+    done = typed(*request, command="status")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("lcbench: error: ")
     assert message in done.stderr

@@ -28,6 +28,7 @@ from pkgutil import walk_packages
 from typing import Any, NoReturn
 
 import lcbench
+from lcbench.api.commands import COMMANDS
 from lcbench.system import observer
 from lcbench.system.imports import import_libraries
 
@@ -56,6 +57,8 @@ LIBRARIES = (
 # What only these libraries read as they are imported, and nothing else of the environment: a forked
 # command can be told of other values.
 TOLD_AGAIN = ("HF_HOME", "HF_ENDPOINT")
+# Commands that run no cells.
+NEVER_SCORE = [[name] for name in COMMANDS if name not in ("run", "tune")]
 OF_THE_HUB = ("huggingface_hub", "datasets", "transformers")
 
 
@@ -172,7 +175,16 @@ def _become(request: dict[str, Any], streams: Sequence[int]) -> None:
     if not request["environment"].get("FIGURES"):
         _leave_figures_empty()
     do_not_wait_for_the_disk()
-    fork_those_that_score()
+    if request["program"] or may_score(request["arguments"]):
+        fork_those_that_score()
+
+
+def may_score(arguments: Sequence[str]) -> bool:
+    """Whether a command may start processes that score: a fork more costs a tenth of a second.
+
+    One that does although it may not starts an interpreter for them, as it would outside tests.
+    """
+    return "engine.scoring=0" not in arguments and arguments[:1] not in NEVER_SCORE
 
 
 def tell_libraries_again(was: str, now: str) -> None:
