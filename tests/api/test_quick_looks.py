@@ -73,6 +73,14 @@ def test_the_report_says_what_it_is(looked: Any, tmp_path: Path) -> None:
     assert "limit 6" in (written.folder / "tasks.csv").read_text(encoding="utf-8")
 
 
+def test_sentences_of_several_tables_name_their_protocols(looked: Any, tmp_path: Path) -> None:
+    folder = looked[0].folder
+    written = lcbench.report(folder, report_dir=tmp_path, resamples=0, progress=Recorded())
+    named = {line.partition(": ")[0] for line in written.lines}
+    assert any(name == "protocol paper" for name in named)
+    assert all(name.startswith("protocol paper") for name in named)
+
+
 def test_the_status_says_what_it_is(looked: Any) -> None:
     folder = latest(looked[0].folder)
     assert folder is not None

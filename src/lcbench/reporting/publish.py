@@ -29,7 +29,7 @@ from lcbench.reporting.tables import (
     repairs,
     splits_by_length,
 )
-from lcbench.reporting.text import markdown_text
+from lcbench.reporting.text import group_heading, markdown_text
 from lcbench.system.files import without_links, write_atomically
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Report:
         lines = []
         for table in tables:
             of_all, models = summary.findings(table, paper)
-            several = f"{table['group']}: " if len(tables) > 1 else ""
+            several = f"{group_heading(table['group'])}: " if len(tables) > 1 else ""
             lines += [f"{several}{sentence}" for sentence in of_all]
             lines += [f"{several}{label}: {text}" for label, text in models]
         return lines
@@ -121,7 +121,7 @@ class Report:
         lines = []
         for one in self.findings.score_tables:
             group = one.table.group
-            several = f"{group}: " if len(self.findings.score_tables) > 1 else ""
+            several = f"{group_heading(group)}: " if len(self.findings.score_tables) > 1 else ""
             for label, found in one.statistics.recommendations.items():
                 if found.advice is not None:
                     said = sentences(found, rows.get((group, label, found.policy or "")))

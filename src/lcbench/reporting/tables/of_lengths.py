@@ -11,7 +11,7 @@ from lcbench.reporting.statistics import LEAST_CHANGED
 from lcbench.reporting.table import Entry, Section
 from lcbench.reporting.tables.changes import NOT_DEFINED, Change
 from lcbench.reporting.tables.items_by_length import By, Items, Place
-from lcbench.reporting.text import TOO_FEW
+from lcbench.reporting.text import TOO_FEW, group_heading
 from lcbench.uncertainty.sums import RESAMPLES
 
 
@@ -112,7 +112,7 @@ def sections_of(
     several = len({one.group for one in groups}) > 1
     of: dict[str, list[tuple[Entry, ...]]] = {}
     for one in found:
-        name = f"{one.group}: {heading(one)}" if several else heading(one)
+        name = f"{group_heading(one.group)}: {heading(one)}" if several else heading(one)
         of.setdefault(name, []).extend(rows(one))
     return tuple(Section(name, tuple(own)) for name, own in of.items())
 

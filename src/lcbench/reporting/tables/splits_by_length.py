@@ -15,6 +15,7 @@ from lcbench.reporting.score_table import ScoreTable, policy_column
 from lcbench.reporting.statistics import CellKey
 from lcbench.reporting.table import Entry, Section, Table, name, number, of_values
 from lcbench.reporting.tables.items_by_length import LENGTH_SPLIT
+from lcbench.reporting.text import group_heading
 
 DATA = "lengths.csv"
 """The file with one value per row."""
@@ -89,7 +90,7 @@ def length_table(tables: Sequence[LengthTable]) -> Table | None:
         labels=3,
         sections=tuple(
             Section(
-                f"{table.group}: {table.task}" if several else table.task,
+                f"{group_heading(table.group)}: {table.task}" if several else table.task,
                 tuple(
                     (
                         name(row.label),
