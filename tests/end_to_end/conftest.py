@@ -82,8 +82,8 @@ def typed(
 ) -> Run:
     """Return a runner like `run` that carries a command line out in the process of the test.
 
-    For requests that are refused: they leave this process as it was, and are done before another
-    one has begun.
+    For requests that are refused, listings and estimates: they leave this process as it was, and
+    are done before another one has begun.
     """
 
     def runner(

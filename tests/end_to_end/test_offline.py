@@ -167,8 +167,10 @@ def test_a_sites_mirror_of_the_hub(run, tmp_path: Path, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("offline", ["true", "false"])
-def test_no_network_and_nothing_here(run, dead_hub: DeadHub, tmp_path: Path, offline: str) -> None:
-    done = run("model=bge", "tau=0.8", f"offline={offline}", HF_ENDPOINT=dead_hub.address)
+def test_no_network_and_nothing_here(
+    typed, dead_hub: DeadHub, tmp_path: Path, offline: str
+) -> None:
+    done = typed("model=bge", "tau=0.8", f"offline={offline}", HF_ENDPOINT=dead_hub.address)
     # Whoever asks a hub again and again takes minutes.
     assert dead_hub.calls == (offline == "false")
     assert done.returncode == 2
@@ -184,8 +186,8 @@ def test_no_network_and_nothing_here(run, dead_hub: DeadHub, tmp_path: Path, off
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_of_a_sweep_is_named_at_once(run, dead_hub: DeadHub) -> None:
-    done = run("sweep=paper", "offline=true", HF_ENDPOINT=dead_hub.address)
+def test_all_of_a_sweep_is_named_at_once(typed, dead_hub: DeadHub) -> None:
+    done = typed("sweep=paper", "offline=true", HF_ENDPOINT=dead_hub.address)
     # One dataset after the other would take minutes.
     assert dead_hub.calls == 0
     assert done.returncode == 2
@@ -195,10 +197,10 @@ def test_all_of_a_sweep_is_named_at_once(run, dead_hub: DeadHub) -> None:
     assert "  python -m lcbench prefetch sweep=paper mirror=mirror\n" in done.stderr
 
 
-def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
+def test_the_command_that_helps_can_be_typed(typed, tmp_path: Path) -> None:
     """What prefetch does not take is left out, what the shell would read is quoted."""
     (tmp_path / "m m").mkdir()
-    done = run(
+    done = typed(
         "model=bge",
         "tau={query: 0.8, document: 1.0}",
         "mirror=m m",
@@ -219,7 +221,7 @@ def test_the_command_that_helps_can_be_typed(run, tmp_path: Path) -> None:
     assert "model BAAI/bge-base-en-v1.5 (revision a5beb1e3" in typed.stderr
 
 
-def test_a_mirror_that_is_not_there(run) -> None:
-    done = run("mirror=nowhere")
+def test_a_mirror_that_is_not_there(typed) -> None:
+    done = typed("mirror=nowhere")
     assert done.returncode == 2
     assert "`python -m lcbench prefetch KEYS mirror=nowhere` fills" in done.stderr

@@ -23,8 +23,8 @@ def rows_of(output: str) -> dict[str, dict[str, str]]:
     return {row["task"]: row for row in csv.DictReader(io.StringIO(output))}
 
 
-def test_the_listing_names_every_suite_task_and_size(run) -> None:
-    done = run(command="tasks")
+def test_the_listing_names_every_suite_task_and_size(typed) -> None:
+    done = typed(command="tasks")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search(r"^docs: 8 tasks, .*; the data of 8 is here$", done.stdout, flags=re.M)
@@ -82,36 +82,36 @@ def test_where_data_is(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.mirror
-def test_a_mirror_that_has_a_part(run, tmp_path: Path, mirror: Path) -> None:
+def test_a_mirror_that_has_a_part(typed, tmp_path: Path, mirror: Path) -> None:
     massive = tmp_path / "mirror" / "mteb" / "amazon_massive_intent"
     long = tmp_path / "mirror" / "dwzhu" / "LongEmbed"
     for folder in (massive, long):
         folder.parent.mkdir(parents=True)
         folder.symlink_to(mirror / folder.relative_to(tmp_path / "mirror"))
     tasks = "tasks=[MassiveIntentClassification,LEMBQMSumRetrieval,LEMBNarrativeQARetrieval]"
-    done = run(tasks, "mirror=mirror", command="tasks")
+    done = typed(tasks, "mirror=mirror", command="tasks")
     assert "; the data of 1 is here\n" in done.stdout
     listed = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert listed["MassiveIntentClassification"].rstrip().endswith("in part")
     assert listed["LEMBQMSumRetrieval"].rstrip().endswith("mirror")
     assert listed["LEMBNarrativeQARetrieval"].rstrip().endswith("not here")
-    english = run(tasks, "subsets=en", "mirror=mirror", "format=csv", command="tasks")
+    english = typed(tasks, "subsets=en", "mirror=mirror", "format=csv", command="tasks")
     assert rows_of(english.stdout)["MassiveIntentClassification"]["data"] == "mirror"
 
 
-def test_a_benchmark_and_a_language(run) -> None:
-    done = run('tasks="MTEB(eng, v2)"', "format=csv", command="tasks")
+def test_a_benchmark_and_a_language(typed) -> None:
+    done = typed('tasks="MTEB(eng, v2)"', "format=csv", command="tasks")
     rows = rows_of(done.stdout)
     assert len(rows) == 41
     assert rows["STS17"]["subsets"] == "1"
     assert (rows["STS17"]["texts"], rows["STS17"]["column"]) == ("500", "STS")
     assert {row["group"] for row in rows.values()} == {"MTEB(eng, v2)"}
-    english = run("suite=paper", "subsets=en", "format=csv", command="tasks")
+    english = typed("suite=paper", "subsets=en", "format=csv", command="tasks")
     assert {row["subsets"] for row in rows_of(english.stdout).values()} == {"1"}
 
 
-def test_benchmarks(run) -> None:
-    done = run("benchmarks=true", command="tasks")
+def test_benchmarks(typed) -> None:
+    done = typed("benchmarks=true", command="tasks")
     assert done.returncode == 0
     assert re.search(r"^ MTEB\(eng, v2\) +41 +41", done.stdout, flags=re.M)
     assert re.search(r"^ LongEmbed +6 +6", done.stdout, flags=re.M)
@@ -131,15 +131,15 @@ def test_benchmarks(run) -> None:
         (["tau=0.8"], "tau is a key of python -m lcbench and"),
     ],
 )
-def test_wrong_requests(run, arguments: list[str], message: str) -> None:
-    done = run(*arguments, command="tasks")
+def test_wrong_requests(typed, arguments: list[str], message: str) -> None:
+    done = typed(*arguments, command="tasks")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_estimate_of_the_paper(run) -> None:
-    done = run("sweep=paper", command="estimate")
+def test_the_estimate_of_the_paper(typed) -> None:
+    done = typed("sweep=paper", command="estimate")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.match(
@@ -210,12 +210,12 @@ def test_make_help_lists_the_reproduction() -> None:
         assert re.search(rf"^  make {target} ", done.stdout, flags=re.M)
 
 
-def test_a_suite_of_ones_own_has_its_columns(run, tmp_path: Path) -> None:
+def test_a_suite_of_ones_own_has_its_columns(typed, tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     text = "name: legal\ncolumns:\n  Contracts: [STS12]\n"
     (tmp_path / "suite" / "legal.yaml").write_text(text, encoding="utf-8")
     asked = ["--config-dir", str(tmp_path), "suite=legal", "format=csv"]
-    done = run(*asked, command="tasks")
+    done = typed(*asked, command="tasks")
     assert done.returncode == 0, done.stderr
     (row,) = csv.DictReader(io.StringIO(done.stdout))
     assert (row["group"], row["column"], row["task"]) == ("legal", "Contracts", "STS12")
