@@ -140,10 +140,16 @@ def test_ranks_are_scipys(count: int) -> None:
     random = np.random.default_rng(count)
     for largest in (1, count // 2 + 1, 10**9):
         values = random.integers(-largest, largest, count).astype(float)
-        assert np.array_equal(geometry.average_ranks(values), rankdata(values))
+        expected = rankdata(values)
+        assert np.array_equal(geometry.average_ranks(values), expected)
+        assert np.array_equal(geometry.average_ranks(values.astype(int)), expected)
+        drawn = random.integers(0, max(count, 1), count)
+        sampled = geometry.average_ranks(geometry.order(values)[drawn])
+        assert np.array_equal(sampled, rankdata(values[drawn]))
     ends = [np.inf, 0.0, -0.0, -np.inf, np.inf]
     assert geometry.average_ranks(ends).tolist() == [4.5, 2.5, 2.5, 1, 4.5]
-    assert np.isnan(geometry.average_ranks([1, np.nan])).all()
+    for values in ([1, np.nan], geometry.order([1, np.nan])):
+        assert np.isnan(geometry.average_ranks(values)).all()
 
 
 def test_partial_rank_correlations() -> None:

@@ -7,7 +7,7 @@ equal size. Measures that need more rows than dimensions state it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -246,7 +246,7 @@ def rank_correlation(values: ArrayLike, others: ArrayLike) -> float:
     Raises:
         RequestError: the two differ in length.
     """
-    left, right = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    left, right = np.asarray(values), np.asarray(others)
     if left.shape != right.shape or left.ndim != 1:
         raise RequestError(f"values of the shapes {left.shape} and {right.shape} are not pairs")
     return _correlation(average_ranks(left), average_ranks(right))
@@ -255,21 +255,34 @@ def rank_correlation(values: ArrayLike, others: ArrayLike) -> float:
 def average_ranks(values: ArrayLike) -> Matrix:
     """Return the ranks of values from 1, of equal ones the mean of theirs; NaN where one is NaN.
 
-    As `scipy.stats.rankdata`, in a quarter of its time for a few hundred values.
+    As `scipy.stats.rankdata`, without its checks, which take most of its time for a few hundred
+    values. Small whole numbers, such as samples of `order`, are counted instead of sorted.
+
+    Args:
+        values: shape (values,).
+    """
+    row = np.asarray(values)
+    if not (row.dtype == np.intp and row.size and row.min() >= 0 and row.max() < 16 * row.size):
+        row = order(row)
+    if row.dtype != np.intp:
+        return np.full(len(row), np.nan)
+    counts = np.bincount(row)
+    ranks: Matrix = (np.cumsum(counts) - (counts - 1) / 2)[row]
+    return ranks
+
+
+def order(values: ArrayLike) -> NDArray[Any]:
+    """Return the place of each value among the distinct ones, from 0; values with NaN as they are.
+
+    Samples of the places have the ranks of samples of the values, and need not be sorted.
 
     Args:
         values: shape (values,).
     """
     row = np.asarray(values, dtype=np.float64)
     if np.isnan(row).any():
-        return np.full(len(row), np.nan)
-    order = np.argsort(row)
-    ordered = row[order]
-    # Where the runs of equal values begin, and the end of the last.
-    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
-    found = np.empty(len(row))
-    found[order] = np.repeat((edges[:-1] + edges[1:] + 1) / 2, np.diff(edges))
-    return found
+        return row
+    return np.unique(row, return_inverse=True)[1].astype(np.intp, copy=False)
 
 
 def rank_correlations(values: ArrayLike) -> Matrix:

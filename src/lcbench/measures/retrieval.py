@@ -16,7 +16,7 @@ from lcbench.errors import RequestError
 from lcbench.measures import shift as shifts
 from lcbench.measures.crowding import FEWEST, Answer
 from lcbench.measures.estimates import Estimate, defined, resampled, samples, spread
-from lcbench.measures.geometry import average_ranks, rank_correlation, unit
+from lcbench.measures.geometry import average_ranks, order, rank_correlation, unit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -387,7 +387,8 @@ def measure_retrieval(
         sizes = lengths[relevant] if of_queries else lengths
         drawn = queries_drawn if of_queries else documents_drawn
         texts = means.count if of_queries else len(there)
-        return defined([rank_correlation(values[one], sizes[one]) for one in drawn], texts)
+        places, by_length = order(values), order(sizes)
+        return defined([rank_correlation(places[one], by_length[one]) for one in drawn], texts)
 
     hubs = occurrences(scores, others)
     close = np.where(others, scores, 0).sum(axis=0) / np.maximum(others.sum(axis=0), 1)
@@ -428,12 +429,11 @@ def _moderations(
         "sum": np.array([moved[int(number)].shift_by_sum for number in relevant]),
     }
     made = []
+    outcome, cause, given = map(order, (-found, near, search.lengths[relevant]))
     for local, shift in readings.items():
+        moderator = order(shift)
         slopes = np.array(
-            [
-                moderation(-found[one], near[one], shift[one], search.lengths[relevant][one])
-                for one in drawn
-            ]
+            [moderation(outcome[one], cause[one], moderator[one], given[one]) for one in drawn]
         )
         weak, strong, interaction = (
             defined(slopes @ np.array(of), count) for of in ([1, -1], [1, 1], [0, 1])
