@@ -71,6 +71,8 @@ WHOLE = Extent()
 """All models, the default number of samples, no second folder."""
 
 _SOURCES = (MtebSource(),)
+# Tasks with results that a message names.
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -249,14 +251,18 @@ def select_folder(
     suites = shipped_suites()
     scores = in_papers_order(results.read(partial(column_of, suites=suites), warn))
     names = None if tasks is None else [task.name for task in tasks]
+    there = list(dict.fromkeys(map(str, scores["task"])))
     if names is not None:
         scores = scores[scores["task"].isin(names)]
         scores = _as_asked(scores, tasks or (), sources)
     scores, notes = join_revisions(scores, tasks or ())
     if scores.empty:
+        what = ""
+        if names is not None:
+            others = ", ".join(there[:_MOST_NAMED]) + (" …" if len(there) > _MOST_NAMED else "")
+            what = f" of these tasks{f', only of {others}' if others else ''}"
         raise NoResultsError(
-            f"results_dir={results.folder} has no results"
-            f"{' of these tasks' if names else ''}; `python -m lcbench` makes some."
+            f"results_dir={results.folder} has no results{what}; `python -m lcbench` makes some."
         )
     scores = of_models(scores, models)
     expected = None if names is None else _expected(names, scores, suites, sources)
