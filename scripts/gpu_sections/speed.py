@@ -127,6 +127,8 @@ class Change:
         joint: `engine.fuse_qkv`
         compiled: `engine.compile`
         split: `engine.fp32=fp16x3`
+        graphs: `engine.graphs`, at a temperature, against the same without.
+        model: of the workload that it is measured with.
     """
 
     name: str
@@ -135,6 +137,8 @@ class Change:
     joint: bool = False
     compiled: bool = False
     split: bool = False
+    graphs: bool = False
+    model: str = "base"
 
     def seconds(self, *, quick: bool) -> float:
         """Return how long it may take at most; if less time is left it is not begun."""
@@ -147,6 +151,8 @@ CHANGES = (
     Change("varlen, fp16x3", "float32", split=True),
     Change("varlen, fuse_qkv, fp16x3", "float32", joint=True, split=True),
     Change("varlen, fuse_qkv", "bfloat16", joint=True),
+    Change("varlen, graphs", "bfloat16", graphs=True, model="minilm"),
+    Change("varlen, graphs", "bfloat16", graphs=True, model="small"),
     Change("compiled", "bfloat16", padded=True, compiled=True),
     Change("varlen, compiled", "bfloat16", compiled=True),
 )
@@ -181,7 +187,13 @@ def _changed_by(change: Change, check: Check) -> Workload:
     """Return the workload that is measured with a change."""
     if check.quick:
         return QUICK_WORKLOADS[0]
-    return next(one for one in WORKLOADS if one.is_goal and one.dtype == change.dtype)
+    return next(
+        one
+        for one in WORKLOADS
+        if one.model == change.model
+        and one.dtype == change.dtype
+        and (one.is_goal or change.model != "base")
+    )
 
 
 class Prepared:
@@ -374,18 +386,45 @@ def _add_row(
 def _measure_changed(check: Check, workload: Workload, folder: Path, change: Change) -> None:
     """Measure the forward pass with other settings."""
     from lcbench.encode.forward import Forward
+    from lcbench.encode.invariance import TOLERANCE
+    from lcbench.repair.repair import Repair
+    from lcbench.tempscale.policy import parse
 
     load_model = load if change.padded else load_unpadded
     model = load_model(folder, check.device, workload.dtype, workload.window)
-    forward = Forward(model, compiled=change.compiled, joint=change.joint, split=change.split)
     texts = texts_of(workload.window, workload.tokens, mixed=workload.mixed)
-    tokens = forward.tokenizer_for(None).tokenize(texts)
-    read = sum(one.length for one in tokens)
     name = f"{workload.name}, {workload.dtype}, {change.name}"
-    seconds = [seconds_of(lambda: list(forward.run(tokens)), check.device) for _ in range(3)]
-    check.measure(f"{name}, seconds of the first pass", seconds[0])
-    check.measure(f"{name}, tokens/s", read / min(seconds[1:]))
-    forward.close()
+
+    def measure(name: str, passes: int = 3, **changes: bool) -> dict[int, Any]:
+        """Measure passes over the texts, and return the embedding of each."""
+        forward = Forward(model, **changes)
+        if change.graphs:
+            forward.use(Repair(parse(0.8)))
+        tokens = forward.tokenizer_for(None).tokenize(texts)
+        read = sum(one.length for one in tokens)
+        seconds = [
+            seconds_of(lambda: list(forward.run(tokens)), check.device) for _ in range(passes)
+        ]
+        check.measure(f"{name}, seconds of the first pass", seconds[0])
+        check.measure(f"{name}, tokens/s", read / min(seconds[1:]))
+        found = {
+            text: embedding
+            for batch in forward.run(tokens)
+            for text, embedding in zip(batch.texts, batch.embeddings, strict=True)
+        }
+        forward.close()
+        return found
+
+    if not change.graphs:
+        measure(name, compiled=change.compiled, joint=change.joint, split=change.split)
+        return
+    expected = measure(f"{name.removesuffix(', graphs')}, τ 0.8", passes=6)
+    # Both lanes have met all sizes of batches twice after four passes, or a few more.
+    got = measure(f"{name}, τ 0.8", passes=6, graphs=True)
+    difference = max(float(abs(got[text] - one).max()) for text, one in expected.items())
+    check.measure(f"{name}, largest difference of an embedding", difference)
+    limit = TOLERANCE[model.dtype]
+    check.require(difference <= limit, f"{name}: embeddings differ by {difference:.1e}")
 
 
 def _measure_tokenising(check: Check) -> None:

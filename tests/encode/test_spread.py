@@ -129,7 +129,13 @@ def test_without_gpus_it_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("compile", "true"), ("fuse_qkv", "true"), ("fp32", "fp16x3"), ("attention", "varlen")],
+    [
+        ("compile", "true"),
+        ("fuse_qkv", "true"),
+        ("graphs", "true"),
+        ("fp32", "fp16x3"),
+        ("attention", "varlen"),
+    ],
 )
 def test_what_is_on_one_device_is_refused_beside_it(key: str, value: str) -> None:
     assert read().engine.devices is None

@@ -130,7 +130,9 @@ def test_the_key_has_few_values(value: Any) -> None:
 
 
 def test_an_engine_is_written_as_keys() -> None:
-    engine = EngineSettings("cuda:0", 512, 0, True, "eager", fuse_qkv=True, fp32="fp16x3")
+    engine = EngineSettings(
+        *("cuda:0", 512, 0, True, "eager"), fuse_qkv=True, graphs=True, fp32="fp16x3"
+    )
     assert engine_words(engine) == [
         "engine.device=cuda:0",
         "engine.batch_tokens=512",
@@ -138,6 +140,7 @@ def test_an_engine_is_written_as_keys() -> None:
         "engine.compile=true",
         "engine.attention=eager",
         "engine.fuse_qkv=true",
+        "engine.graphs=true",
         "engine.fp32=fp16x3",
     ]
     assert engine_words(EngineSettings("cpu", None, None, False))[1:] == [
@@ -146,6 +149,7 @@ def test_an_engine_is_written_as_keys() -> None:
         "engine.compile=false",
         "engine.attention=auto",
         "engine.fuse_qkv=false",
+        "engine.graphs=false",
         "engine.fp32=ieee",
     ]
     # The others are each for one device, and are asked for everything else.
@@ -203,7 +207,8 @@ def test_signals_reach_all_processes_and_none_is_left(tmp_path: Path, others: An
             assert words == (
                 f"{os.getpid()} -m lcbench manifest={tmp_path} element=3 engine.device=cuda:0 "
                 "engine.batch_tokens=auto engine.scoring=auto engine.compile=false "
-                "engine.attention=auto engine.fuse_qkv=false engine.fp32=ieee"
+                "engine.attention=auto engine.fuse_qkv=false engine.graphs=false "
+                "engine.fp32=ieee"
             )
         os.kill(os.getpid(), signal.SIGUSR1)
         assert [one[1] for one in lines(tmp_path, 2)] == ["asked", "asked"]

@@ -201,6 +201,21 @@ def test_what_is_run_in_part_is_spread_and_reported() -> None:
     assert "(b) plain mteb is measured at 1 of 7 temperatures or pairs and estimated" in text
 
 
+def test_shares_of_all_systems_are_of_one_rate() -> None:
+    """A rate that was measured in a bad moment says nothing about the system before it."""
+    one = next(one for one in bench.workloads(bench.SIZES["short"], ()) if one.name == "repeats")
+    rates = {"b": (1e9, 3e9, 3e9), "c": (3e9, 9e9, 9e9)}
+    scores = {"T": {"1": 0.5}}
+    found = {
+        name: [measurement(matmul_rate=rate, scores=scores) for rate in own]
+        for name, own in rates.items()
+    }
+    text = "\n".join(bench.page([one], {"repeats": found}, 3, []))
+    (row,) = (line for line in text.splitlines() if line.startswith("| share"))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["50.0%", "50.0%"]
+    assert "ran at 3 GFLOP/s\n(1 to 9), measured after each of them;\nshares are of" in text
+
+
 def test_repeats_are_those_of_twenty_newsgroups() -> None:
     from lcbench.tasks.docs.selection import clusterings, select
 

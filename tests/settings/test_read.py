@@ -367,6 +367,7 @@ UNCHANGED = {
     "engine.scoring": "engine.scoring=0",
     "engine.compile": "engine.compile=true",
     "engine.fuse_qkv": "engine.fuse_qkv=true",
+    "engine.graphs": "engine.graphs=true",
     "engine.fp32": "engine.fp32=fp16x3",
     "engine.attention": "engine.attention=eager",
     "store.on_disk": "store=none",

@@ -93,6 +93,7 @@ class Forward:
         compiled: bool = False,
         joint: bool = False,
         split: bool = False,
+        graphs: bool = False,
         notes: Mapping[str, str] | None = None,
         cores_left: Callable[[], int] | None = None,
     ) -> None:
@@ -109,6 +110,7 @@ class Forward:
             joint: whether queries, keys and values are computed in one product.
             split: whether float32 products are computed as products in half precision; not in
                 compiled code.
+            graphs: whether forward passes without padding are recorded as CUDA graphs.
             notes: why something requested is not done, by name, for `arithmetic`.
             cores_left: asked before each batch on a CPU how many of the cores may be used; there
                 is always one.
@@ -129,6 +131,7 @@ class Forward:
         )
         self._attention, self._notes = _attention_of(model), dict(notes or {})
         self._packs = packed_from(model) is not None
+        self._records = graphs and self._packs
         self.dimensions = int(model.get_embedding_dimension() or 0)
         self.scales = scales(model)
         self._overhead = _OVERHEAD.get(kind, _OVERHEAD["cuda"])
@@ -138,7 +141,8 @@ class Forward:
             # Else what was compiled for other models counts against how often torch does it.
             torch.compiler.reset()
         self._replicas = [
-            Replica(one, compiled=compiled, joint=joint, split=split) for one in (model, *others)
+            Replica(one, compiled=compiled, joint=joint, split=split, graphs=graphs)
+            for one in (model, *others)
         ]
         if lanes is None:
             lanes = torch.get_num_threads() if kind == "cpu" else 2
@@ -168,6 +172,7 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
+            **({"cuda_graphs": True} if self._records else {}),
             **({"onednn": True} if self._replicas[0].uses_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,

@@ -28,6 +28,7 @@ class EngineSettings:
             numbers; `spread`: one process, with one copy of the model over all GPUs; None: one
             process.
         fuse_qkv: whether queries, keys and values are computed in one product.
+        graphs: whether forward passes on a GPU are recorded once and then repeated (CUDA graphs).
         fp32: how float32 products with weights are computed: `ieee`, or `fp16x3`, by products in
             half precision.
     """
@@ -39,6 +40,7 @@ class EngineSettings:
     attention: str | None = None
     devices: Literal["all", "spread"] | int | tuple[int, ...] | None = None
     fuse_qkv: bool = False
+    graphs: bool = False
     fp32: str = "ieee"
 
     @property

@@ -14,6 +14,7 @@ from torch import nn
 
 from lcbench.encode.chunks import Unscaled
 from lcbench.encode.embed import embed
+from lcbench.encode.graphs import Graphs
 from lcbench.encode.joint import join_projections, separate_projections
 from lcbench.encode.onednn import use_onednn
 from lcbench.encode.split import (
@@ -50,16 +51,23 @@ class Replica:
     """
 
     def __init__(
-        self, model: SentenceTransformer, *, compiled: bool, joint: bool, split: bool
+        self,
+        model: SentenceTransformer,
+        *,
+        compiled: bool,
+        joint: bool,
+        split: bool,
+        graphs: bool = False,
     ) -> None:
         self.repair = NO_REPAIR
         self._applied: list[Applied] = []
         self.device = model.device
         self._model = model
         self._injection: Injection | None = None
-        self._compiles = compiled
+        self._compiles, self._records = compiled, graphs
         self._plain: Any = None
-        self._compiled: Any = None
+        # What takes the place of the model's own: compiled, or a repetition of it.
+        self._other: Any = None
         self._is_on = False
         self._multiple = multiple_on(model.device)
         self._joins, self._splits = joint, split
@@ -72,7 +80,7 @@ class Replica:
         self._biases = _bias_in_order(model)
         if compiled:
             self._inject(BASELINE)
-            self._put_on()
+        self._put_on()
 
     @property
     def is_joint(self) -> bool:
@@ -96,7 +104,7 @@ class Replica:
             InjectionError: it cannot be applied; the model is as it was without any.
         """
         # After a failed repair the model is plain, and not compiled.
-        if repair == self.repair and (self._is_on or not self._compiles):
+        if repair == self.repair and (self._is_on or not (self._compiles or self._can_record)):
             return
         # The proof looks at every operation, which a compiled model does not show.
         self._take_off()
@@ -118,7 +126,7 @@ class Replica:
             # The compiler does not notice hooks and weights that are changed.
             torch.compiler.reset()
         self._restore()
-        self._compiled = None
+        self._other = None
         try:
             # What is proven is attention, also on states that half precision cannot hold.
             with exact_products():
@@ -194,16 +202,37 @@ class Replica:
             module.__dict__.pop("compute_bias", None)
         self._pools, self._biases = [], []
 
+    @property
+    def _can_record(self) -> bool:
+        """Return whether graphs of the forward pass are right for every batch under the repair."""
+        policy = self.repair.policy
+        return (
+            self._records
+            and self._packed_from is not None
+            and not self.repair.changes
+            and not policy.by_length
+            and policy.for_role("query") == policy.for_role("document")
+        )
+
     def _put_on(self) -> None:
-        """Let the compiled forward pass take the place of the model's own."""
-        if self._compiles:
+        """Let the compiled or the recorded forward pass take the place of the model's own."""
+        if self._compiles or self._can_record:
             self._is_on = True
             # Through `forward` itself: sentence-transformers calls that.
             transformer: Any = find_transformer(self._model)
             self._plain = transformer.__dict__.get("forward")
-            if self._compiled is None:
-                self._compiled = torch.compile(transformer.forward, dynamic=True)
-            transformer.forward = self._compiled
+            if self._other is None:
+                self._other = (
+                    torch.compile(transformer.forward, dynamic=True)
+                    if self._compiles
+                    else Graphs(transformer.forward, self._count)
+                )
+            transformer.forward = self._other
+
+    def _count(self) -> None:
+        """Note that a recorded forward pass has run each layer."""
+        if self._injection is not None:
+            self._injection.count_all()
 
     def _take_off(self) -> None:
         """Restore the forward pass that is not compiled, unless that was done."""
@@ -224,6 +253,7 @@ class Replica:
             *(self._model, tokenizer, batch),
             multiple=self._multiple,
             packed_from=self._packed_from,
+            filled=self._is_on and not self._compiles,
             unscaled=unscaled,
         )
         try:

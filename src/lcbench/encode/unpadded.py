@@ -150,7 +150,9 @@ def pool(
     pooled = []
     for mode in (modes,) if isinstance(modes, str) else modes:
         if mode == "cls":
-            found = states[starts[:-1] + torch.where(lengths > skipped, skipped, 0)]
+            first = starts[:-1] + torch.where(lengths > skipped, skipped, 0)
+            # Of an empty text at the end there is no row.
+            found = states[first.clamp(max=len(states) - 1)]
         elif mode == "lasttoken":
             found = states[starts[1:] - 1]
         elif mode == "max":

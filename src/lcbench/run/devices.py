@@ -260,5 +260,6 @@ def engine_words(engine: EngineSettings) -> list[str]:
         f"engine.compile={str(engine.compile).lower()}",
         f"engine.attention={engine.attention or 'auto'}",
         f"engine.fuse_qkv={str(engine.fuse_qkv).lower()}",
+        f"engine.graphs={str(engine.graphs).lower()}",
         f"engine.fp32={engine.fp32}",
     ]

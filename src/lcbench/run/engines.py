@@ -161,6 +161,13 @@ def load_for(
                 observer.warn(
                     f"engine.attention=varlen: {model.name} runs with padding as before: {refusal}"
                 )
+    if options.graphs:
+        refusal = notes.get("attention_note")
+        if not device.startswith("cuda"):
+            refusal = f"CUDA graphs need a GPU, and the device is {device}."
+        if refusal is not None:
+            notes["graphs_note"] = refusal
+            observer.warn(f"engine.graphs=true has no effect on {model.name}: {refusal}")
     return loaded, notes
 
 
@@ -202,6 +209,7 @@ def engine_of(
         batch_tokens=options.batch_tokens,
         compiled=options.compile,
         joint=options.fuse_qkv,
+        graphs=options.graphs and "graphs_note" not in (notes or {}),
         split=options.fp32 == "fp16x3" and "fp32_note" not in (notes or {}),
         notes=notes,
         cores_left=cores_left,

@@ -136,6 +136,7 @@ def read(configs: Mapping[str, DictConfig], label: str = "run") -> Settings:
             scoring=auto_or_count("engine.scoring", engine["scoring"], least=0),
             compile=boolean_of("engine.compile", engine["compile"]),
             fuse_qkv=boolean_of("engine.fuse_qkv", engine["fuse_qkv"]),
+            graphs=_graphs(engine),
             fp32=_fp32(engine, str(protocol["dtype"])),
             attention=_attention(engine["attention"]),
             devices=_devices(engine),
@@ -472,11 +473,32 @@ def _fp32(engine: Mapping[str, Any], dtype: str) -> str:
     return value
 
 
+def _graphs(engine: Mapping[str, Any]) -> bool:
+    if not boolean_of("engine.graphs", engine["graphs"]):
+        return False
+    for key, excluded, reason in (
+        ("compile", engine["compile"] is True, "compiled code is not recorded"),
+        ("fp32", engine["fp32"] == "fp16x3", "a batch beyond half precision is computed anew"),
+        (
+            "attention",
+            engine["attention"] not in ("auto", "varlen"),
+            "only batches without padding are recorded",
+        ),
+    ):
+        if excluded:
+            value = str(engine[key]).lower()
+            raise RequestError(
+                f"engine.graphs=true and engine.{key}={value}: {reason}. Omit one of them"
+            )
+    return True
+
+
 def _devices(engine: Mapping[str, Any]) -> Literal["all", "spread"] | int | tuple[int, ...] | None:
     value = devices_of(engine["devices"])
     if value == "spread":
         # What they make of a model is on one device.
-        alone = {"compile": True, "fuse_qkv": True, "fp32": "fp16x3", "attention": "varlen"}
+        alone = {"compile": True, "fuse_qkv": True, "graphs": True}
+        alone |= {"fp32": "fp16x3", "attention": "varlen"}
         for key, other in alone.items():
             if engine[key] == other:
                 raise RequestError(

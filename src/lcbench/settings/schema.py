@@ -86,6 +86,7 @@ RUNTIME = frozenset(
         "engine.scoring",
         "engine.compile",
         "engine.fuse_qkv",
+        "engine.graphs",
         "engine.fp32",
         "engine.attention",
         "store.on_disk",

@@ -55,6 +55,7 @@ _REFUSED_CALLS = (
     "invalid resource handle",
     "no kernel image",
     "stream is capturing",
+    "error during capture",
 )
 # Packages whose exceptions are all about the network.
 _NETWORK_LIBRARIES = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})

@@ -469,6 +469,12 @@ class Injection:
         """Note that a layer has run."""
         self._run.calls[layer] += 1
 
+    def count_all(self) -> None:
+        """Note that each layer has run in a recorded forward pass, where no code of it runs."""
+        for module in self._modules:
+            layer = _layer(module)
+            self._run.calls[layer.name] += layer.calls_a_run
+
     def forget(self) -> None:
         """Forget the runs of this thread since the last check, after one that broke off."""
         self._run.calls.clear()

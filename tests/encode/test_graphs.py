@@ -1,0 +1,372 @@
+"""Recorded forward passes: the same embeddings, few sizes of batches, and clear refusals."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composed import read
+from engines import MADE, NOISE_FLOOR, largest_difference, memory, settings
+from numpy.typing import NDArray
+from observers import Recorded
+
+from lcbench.encode import graphs
+from lcbench.encode.embed import embed, filling, pack
+from lcbench.encode.engine import Engine, Identity
+from lcbench.encode.forward import Forward
+from lcbench.encode.load import load
+from lcbench.encode.options import EngineSettings
+from lcbench.encode.tokens import Tokenizer
+from lcbench.encode.unpadded import use_unpadded
+from lcbench.errors import RequestError
+from lcbench.hub.models import locate
+from lcbench.repair.repair import NO_REPAIR, Repair
+from lcbench.repair.repair import parse as parse_whole
+from lcbench.run.engines import load_for
+from lcbench.tempscale.policy import parse
+
+TEXTS = [
+    "word",
+    "a text to embed",
+    "",
+    "attention divides logits " * 5,
+    "long " * 60,
+    *(f"text number {number} of a few, " + "more " * (number % 7) for number in range(80)),
+]
+ROUNDS = 3
+
+
+def unpadded(folder: Path) -> Any:
+    model = load(locate(settings(folder), offline=True), device="cpu", dtype="float32")
+    assert use_unpadded(model) is None
+    return model
+
+
+def engine_with(model: Any, **options: Any) -> Engine:
+    forward = Forward(model, batch_tokens=128, **options)
+    MADE.append(Engine(forward, memory(), Identity("a/b", "c", 48, "float32")))
+    return MADE[-1]
+
+
+def embedded(engine: Engine, repair: Repair) -> NDArray[np.float32]:
+    """The texts' embeddings, none of them out of the store."""
+    engine._store = memory()
+    return engine.embed(repair, TEXTS, None, "").embeddings
+
+
+class Counted:
+    """Counts the forward passes that were repeated, and those that were not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.repeated = self.called = 0
+        repeat, call = graphs._Graph.repeat, graphs.Graphs.__call__
+
+        def repeating(graph: Any, inputs: Any) -> Any:
+            self.repeated += 1
+            return repeat(graph, inputs)
+
+        def calling(own: Any, **inputs: Any) -> Any:
+            self.called += 1
+            return call(own, **inputs)
+
+        monkeypatch.setattr(graphs._Graph, "repeat", repeating)
+        monkeypatch.setattr(graphs.Graphs, "__call__", calling)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "qwen3"])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_embeddings_are_those_of_the_model(
+    architecture: str,
+    lanes: int,
+    make_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = make_model(architecture)
+    plain = engine_with(unpadded(folder), lanes=1)
+    engine = engine_with(unpadded(folder), lanes=lanes, graphs=True)
+    assert engine.arithmetic()["cuda_graphs"] is True
+    assert "cuda_graphs" not in plain.arithmetic()
+    counted = Counted(monkeypatch)
+    found = []
+    for tau in (1.0, 0.7, {"layers": {1: 0.6}}, 1.0):
+        repair = Repair(parse(tau))
+        expected = embedded(plain, repair)
+        for _ in range(ROUNDS):
+            assert largest_difference(embedded(engine, repair), expected) < NOISE_FLOOR
+        found.append(expected)
+        # After two rounds in either lane all sizes have come before.
+        assert counted.repeated >= counted.called / 4 > 0
+    assert largest_difference(found[0], found[1]) > 1e-3 < largest_difference(found[1], found[2])
+    engine.close()
+    assert "forward" not in vars(engine._forward._model[0].auto_model)
+
+
+@pytest.mark.parametrize(
+    "repair",
+    [
+        "{tau: {length: {0: 0.9, 12: 0.6}}}",
+        "{tau: {length: logn}}",
+        "{tau: {query: 0.8, document: 1.0}}",
+        "{attend: {attnscale: 0.2}}",
+        "{gain: {ffn: 0.9}}",
+        "{tau: 0.9, extend: {pi: 96}}",
+    ],
+)
+def test_what_may_go_by_the_texts_is_not_recorded(
+    repair: str, make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omegaconf import OmegaConf
+
+    folder = make_model("bert")
+    asked = parse_whole(OmegaConf.to_container(OmegaConf.create(repair)))
+    plain = engine_with(unpadded(folder), lanes=1)
+    engine = engine_with(unpadded(folder), lanes=1, graphs=True)
+    counted = Counted(monkeypatch)
+    baseline = embedded(engine, NO_REPAIR)
+    called = counted.called
+    assert called > 0
+    role = "document"
+    for _ in range(ROUNDS):
+        for one in (plain, engine):
+            one._store = memory()
+        got, expected = (one.embed(asked, TEXTS, role, "").embeddings for one in (engine, plain))
+        assert largest_difference(got, expected) < NOISE_FLOOR
+    assert counted.called == called or "query" in repair
+    # Recorded again, without the repair.
+    for _ in range(ROUNDS):
+        assert largest_difference(embedded(engine, NO_REPAIR), baseline) < NOISE_FLOOR
+    assert counted.repeated > 0
+
+
+def test_a_layer_that_was_replaced_is_found(make_model: Callable[[str], Path]) -> None:
+    """A repetition counts as a run of each layer, and nothing else does."""
+    from lcbench.tempscale.inject import Injection
+
+    model = unpadded(make_model("bert"))
+    engine = engine_with(model, lanes=1, graphs=True)
+    repair = Repair(parse(0.7))
+    for _ in range(ROUNDS):
+        embedded(engine, repair)
+    replica = engine._forward._replicas[0]
+    injection = replica._injection
+    assert isinstance(injection, Injection)
+    injection._run.calls.clear()
+    injection.count_all()
+    injection.check()
+    injection.count_all()
+    injection.count(next(iter(injection.of_layers)))
+    with pytest.raises(Exception, match="no longer runs at"):
+        injection.check()
+
+
+def test_sizes_recur(make_model: Callable[[str], Path]) -> None:
+    generator = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(400):
+        lengths = generator.integers(1, generator.integers(2, 500), generator.integers(1, 400))
+        more = filling(lengths)
+        tokens, all_tokens = int(lengths.sum()), int(lengths.sum() + more.sum())
+        assert tokens <= all_tokens <= 1.125 * tokens
+        assert (more >= 0).all()
+        assert more.max(initial=0) <= lengths.max()
+        texts = len(lengths) + len(more)
+        assert texts & (texts - 1) == 0
+        assert texts <= 4 * len(lengths)
+        sizes.add(all_tokens)
+    # Eight in each octave, of about 17.
+    assert len(sizes) <= 8 * 17
+    assert filling(np.array([0])).sum() == 0
+
+    tokenizer = Tokenizer(unpadded(make_model("bert")))
+    batch = tokenizer.tokenize(["one", "a text that is longer", "word " * 30])
+    exact, filled = pack(batch, 2), pack(batch, 2, filled=True)
+    count, tokens = len(batch), exact["input_ids"].shape[1]
+    assert filled["input_ids"].shape[1] > tokens
+    assert filled["cu_seq_lens_q"][: count + 1].tolist() == exact["cu_seq_lens_q"].tolist()
+    assert int(filled["cu_seq_lens_q"][-1]) == filled["input_ids"].shape[1]
+    assert filled["max_length_q"] >= exact["max_length_q"]
+    for name in ("input_ids", "position_ids"):
+        assert torch.equal(filled[name][:, :tokens], exact[name])
+    assert int(filled["position_ids"].max()) <= int(exact["position_ids"].max())
+    assert int(filled["position_ids"].min()) == 2
+
+
+@pytest.mark.parametrize(
+    "mode", ["cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
+)
+def test_further_texts_change_no_embedding(mode: str, make_model: Callable[[str], Path]) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from lcbench.encode.unpadded import pool_by_text
+
+    model = unpadded(make_model("bert"))
+    model[1] = Pooling(32, pooling_mode=mode)
+    pool_by_text(model)
+    tokenizer = Tokenizer(model)
+    for count in (1, 3, 31, len(TEXTS)):
+        batch = tokenizer.tokenize(TEXTS[:count])
+        exact, tokens = embed(model, tokenizer, batch, packed_from=0)
+        filled, more = embed(model, tokenizer, batch, packed_from=0, filled=True)
+        assert filled.shape == exact.shape
+        assert largest_difference(filled.numpy(), exact.numpy()) < NOISE_FLOOR * float(exact.max())
+        assert tokens <= more <= 1.125 * tokens
+
+
+class Recording:
+    """A stand-in for `torch.cuda.CUDAGraph`, which needs a GPU: what was called, in order."""
+
+    def __init__(self, said: list[Any]) -> None:
+        self.said = said
+
+    def capture_begin(self, **options: Any) -> None:
+        self.said.append(("begin", options["capture_error_mode"]))
+
+    def capture_end(self) -> None:
+        self.said.append("end")
+
+    def replay(self) -> None:
+        self.said.append("replay")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked of the GPU, which is not there."""
+    found: list[Any] = []
+    monkeypatch.setattr(graphs, "_is_on_gpu", lambda inputs: True)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Recording(found))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    stream = type("Stream", (), {"synchronize": lambda self: found.append("wait")})
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    return found
+
+
+class Output:
+    """A model's output."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.last_hidden_state = states
+
+
+def inputs_of(first: float, tokens: int = 4) -> dict[str, Any]:
+    starts = torch.tensor([0, tokens])
+    return {"input_ids": torch.full((1, tokens), first), "cu_seq_lens_q": starts}
+
+
+def test_a_pass_is_recorded_the_second_time_and_then_repeated(said: list[Any]) -> None:
+    runs, repeated = [], []
+
+    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
+        runs.append(input_ids)
+        return Output(input_ids * 2)
+
+    passes = graphs.Graphs(forward, lambda: repeated.append(1))
+    for number in range(5):
+        passes(**inputs_of(2.0))
+        assert passes.recorded == (number >= 1)
+    # Once as it is; once more and recorded; then it takes no code of the model.
+    assert len(runs) == 3
+    assert said == ["wait", ("begin", "thread_local"), "end", *["replay"] * 4]
+    assert len(repeated) == 3
+    # Of another size, and padded, it is another one.
+    passes(**inputs_of(2.0, tokens=5))
+    assert (len(runs), passes.recorded) == (4, 1)
+    # The recorded tensors are its own, and take what comes.
+    passes(**inputs_of(9.0))
+    (recorded,) = passes._own.graphs.values()
+    assert recorded._inputs["input_ids"].tolist() == [[9.0] * 4]
+
+
+def test_padded_batches_are_not_recorded(said: list[Any]) -> None:
+    passes = graphs.Graphs(lambda input_ids: Output(input_ids), lambda: None)
+    for _ in range(4):
+        passes(input_ids=torch.ones(2, 3))
+    assert (passes.recorded, said) == (0, [])
+
+
+def test_a_pass_that_cannot_be_recorded_is_refused(said: list[Any]) -> None:
+    problems = iter([None, None, RuntimeError("operation not permitted"), None])
+
+    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
+        if (problem := next(problems)) is not None:
+            raise problem
+        return Output(input_ids)
+
+    passes = graphs.Graphs(forward, lambda: None)
+    passes(**inputs_of(1.0))
+    with pytest.raises(RequestError, match=r"cannot be recorded .*not permitted.*Omit engine\.gra"):
+        passes(**inputs_of(1.0))
+    # It has ended nevertheless, and the next may begin.
+    assert said[-1] == "end"
+    assert not graphs._RECORDING.locked()
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_model(said: list[Any]) -> None:
+    problems = iter([None, None, torch.OutOfMemoryError("CUDA out of memory")])
+
+    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
+        if (problem := next(problems)) is not None:
+            raise problem
+        return Output(input_ids)
+
+    passes = graphs.Graphs(forward, lambda: None)
+    passes(**inputs_of(1.0))
+    with pytest.raises(torch.OutOfMemoryError):
+        passes(**inputs_of(1.0))
+    assert passes.recorded == 0
+
+
+@pytest.mark.parametrize("wrong", [1.001, float("nan")])
+def test_a_repetition_that_differs_is_refused(wrong: float, said: list[Any]) -> None:
+    factors = iter([1.0, 1.0, wrong])
+
+    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
+        return Output(input_ids * next(factors))
+
+    passes = graphs.Graphs(forward, lambda: None)
+    passes(**inputs_of(1.0))
+    with pytest.raises(RequestError, match=r"states of a repeated forward pass differ by .*Omit"):
+        passes(**inputs_of(1.0))
+    assert passes.recorded == 0
+
+
+def test_few_sizes_are_kept(said: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_MOST", 2)
+    passes = graphs.Graphs(lambda input_ids, cu_seq_lens_q: Output(input_ids), lambda: None)
+    for _ in range(ROUNDS):
+        for tokens in (1, 2, 3, 4):
+            output = passes(**inputs_of(1.0, tokens=tokens))
+            assert output.last_hidden_state.shape == (1, tokens)
+    assert (passes.recorded, said.count("end")) == (2, 2)
+
+
+def test_where_there_are_no_graphs_it_is_said(make_model: Callable[[str], Path]) -> None:
+    for architecture, attention, reason in (
+        ("bert", "varlen", "CUDA graphs need a GPU, and the device is cpu"),
+        ("t5", None, "CUDA graphs need a GPU"),
+    ):
+        observer = Recorded()
+        _, notes = load_for(
+            locate(settings(make_model(architecture)), offline=True),
+            EngineSettings("cpu", None, None, False, attention, graphs=True),
+            dtype="float32",
+            device="cpu",
+            observer=observer,
+        )
+        assert reason in notes["graphs_note"]
+        assert any("engine.graphs=true has no effect on" in one for one in observer.warnings)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("engine.compile=true", "compiled code is not recorded"),
+        ("engine.attention=sdpa", "only batches without padding are recorded"),
+        ("engine.fp32=fp16x3", "a batch beyond half precision is computed anew"),
+    ],
+)
+def test_what_is_not_recorded_is_refused_beside_it(other: str, reason: str) -> None:
+    assert read("engine.graphs=true").engine.graphs
+    with pytest.raises(RequestError, match=rf"engine\.graphs=true and {other}: {reason}. Omit"):
+        read("engine.graphs=true", other)
