@@ -19,7 +19,7 @@ from lcbench.encode.forward import Forward
 from lcbench.encode.load import load
 from lcbench.encode.options import EngineSettings
 from lcbench.encode.tokens import Tokenizer
-from lcbench.encode.unpadded import use_unpadded
+from lcbench.encode.unpadded import embed_probe, use_unpadded
 from lcbench.errors import RequestError
 from lcbench.hub.models import locate
 from lcbench.repair.repair import NO_REPAIR, Repair
@@ -89,15 +89,19 @@ def test_embeddings_are_those_of_the_model(
     assert engine.arithmetic()["cuda_graphs"] is True
     assert "cuda_graphs" not in plain.arithmetic()
     counted = Counted(monkeypatch)
-    found = []
+    found, passes = [], []
     for tau in (1.0, 0.7, {"layers": {1: 0.6}}, 1.0):
         repair = Repair(parse(tau))
         expected = embedded(plain, repair)
         for _ in range(ROUNDS):
             assert largest_difference(embedded(engine, repair), expected) < NOISE_FLOOR
         found.append(expected)
-        # After two rounds in either lane all sizes have come before.
-        assert counted.repeated >= counted.called / 4 > 0
+        passes.append(engine._forward._replicas[0]._other)
+        assert passes[-1].repetitions > 0
+        assert engine._forward.repetitions == passes[-1].repetitions
+    # What was recorded at one temperature is gone at the next.
+    assert len({id(one) for one in passes}) == len(passes)
+    assert counted.called > counted.repeated > 0
     assert largest_difference(found[0], found[1]) > 1e-3 < largest_difference(found[1], found[2])
     engine.close()
     assert "forward" not in vars(engine._forward._model[0].auto_model)
@@ -133,7 +137,8 @@ def test_what_may_go_by_the_texts_is_not_recorded(
             one._store = memory()
         got, expected = (one.embed(asked, TEXTS, role, "").embeddings for one in (engine, plain))
         assert largest_difference(got, expected) < NOISE_FLOOR
-    assert counted.called == called or "query" in repair
+    # Of a policy by role the engine runs each role's, which is constant.
+    assert (counted.called > called) == ("query" in repair)
     # Recorded again, without the repair.
     for _ in range(ROUNDS):
         assert largest_difference(embedded(engine, NO_REPAIR), baseline) < NOISE_FLOOR
@@ -254,91 +259,173 @@ def inputs_of(first: float, tokens: int = 4) -> dict[str, Any]:
     return {"input_ids": torch.full((1, tokens), first), "cu_seq_lens_q": starts}
 
 
-def test_a_pass_is_recorded_the_second_time_and_then_repeated(said: list[Any]) -> None:
-    runs, repeated = [], []
+class Passes:
+    """Recorded passes of a function, and what came of them."""
 
-    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
-        runs.append(input_ids)
-        return Output(input_ids * 2)
+    def __init__(self, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.runs: list[torch.Tensor] = []
+        self.repeated = 0
+        self.refused: list[str] = []
 
-    passes = graphs.Graphs(forward, lambda: repeated.append(1))
-    for number in range(5):
-        passes(**inputs_of(2.0))
+        def of_batch(input_ids: torch.Tensor, cu_seq_lens_q: Any = None) -> Output:
+            self.runs.append(input_ids)
+            return Output(forward(input_ids))
+
+        def count() -> None:
+            self.repeated += 1
+
+        self.graphs = graphs.Graphs(of_batch, count, self.refused.append)
+
+    def __call__(self, first: float, tokens: int = 4) -> list[float]:
+        """The states of the first text."""
+        return self.graphs(**inputs_of(first, tokens)).last_hidden_state[0].tolist()
+
+    @property
+    def recorded(self) -> int:
+        return len(self.graphs._own.graphs)
+
+
+def test_a_pass_is_recorded_proven_and_then_repeated(said: list[Any]) -> None:
+    passes = Passes(lambda ids: ids * 2)
+    for number in range(6):
+        passes(2.0)
         assert passes.recorded == (number >= 1)
-    # Once as it is; once more and recorded; then it takes no code of the model.
-    assert len(runs) == 3
+    # As it is, recorded after another run, proven by another, and then no code of the model.
+    assert len(passes.runs) == 4
     assert said == ["wait", ("begin", "thread_local"), "end", *["replay"] * 4]
-    assert len(repeated) == 3
-    # Of another size, and padded, it is another one.
-    passes(**inputs_of(2.0, tokens=5))
-    assert (len(runs), passes.recorded) == (4, 1)
+    assert passes.repeated == passes.graphs.repetitions == 3
+    # Of another size it is another one.
+    assert passes(2.0, tokens=5) == [4.0] * 5
+    assert (len(passes.runs), passes.recorded) == (5, 1)
     # The recorded tensors are its own, and take what comes.
-    passes(**inputs_of(9.0))
-    (recorded,) = passes._own.graphs.values()
+    passes(9.0)
+    (recorded,) = passes.graphs._own.graphs.values()
     assert recorded._inputs["input_ids"].tolist() == [[9.0] * 4]
+    assert passes.refused == []
 
 
 def test_padded_batches_are_not_recorded(said: list[Any]) -> None:
-    passes = graphs.Graphs(lambda input_ids: Output(input_ids), lambda: None)
+    passes = Passes(lambda ids: ids)
     for _ in range(4):
-        passes(input_ids=torch.ones(2, 3))
+        passes.graphs(input_ids=torch.ones(2, 3))
+        passes.graphs(torch.ones(2, 3))
     assert (passes.recorded, said) == (0, [])
+    assert len(passes.runs) == 8
 
 
-def test_a_pass_that_cannot_be_recorded_is_refused(said: list[Any]) -> None:
-    problems = iter([None, None, RuntimeError("operation not permitted"), None])
+@pytest.mark.parametrize("at", ["run", "end"])
+def test_after_a_pass_that_cannot_be_recorded_there_are_none(
+    at: str, said: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch has its embeddings, and torch's allocator its state before."""
+    memory = []
+    monkeypatch.setattr(
+        torch._C, "_cuda_endAllocateToPool", lambda *where: memory.append(where), raising=False
+    )
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    invalid = RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
-    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
-        if (problem := next(problems)) is not None:
-            raise problem
-        return Output(input_ids)
+    def fail(own: Any) -> None:
+        raise invalid
 
-    passes = graphs.Graphs(forward, lambda: None)
-    passes(**inputs_of(1.0))
-    with pytest.raises(RequestError, match=r"cannot be recorded .*not permitted.*Omit engine\.gra"):
-        passes(**inputs_of(1.0))
-    # It has ended nevertheless, and the next may begin.
-    assert said[-1] == "end"
+    monkeypatch.setattr(Recording, "capture_end", fail)
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        if at == "run" and said and said[-1] != "wait" and passes.recorded == 0:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        return ids * 3
+
+    passes = Passes(forward)
+    assert passes(1.0) == passes(1.0) == [3.0] * 4
+    (reason,) = passes.refused
+    assert "could not be recorded (RuntimeError: CUDA error: operation" in reason
+    assert ("not permitted" if at == "run" else "previous error") in reason
+    assert memory == [(0, (0, 1))]
     assert not graphs._RECORDING.locked()
+    began = said.count(("begin", "thread_local"))
+    said.clear()
+    assert passes(1.0) == [3.0] * 4
+    assert (began, said, passes.recorded) == (1, [], 0)
 
 
-def test_memory_that_runs_out_is_no_fault_of_the_model(said: list[Any]) -> None:
-    problems = iter([None, None, torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_lost_gpu_is_no_refusal(said: list[Any]) -> None:
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        if said:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return ids
 
-    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
-        if (problem := next(problems)) is not None:
-            raise problem
-        return Output(input_ids)
-
-    passes = graphs.Graphs(forward, lambda: None)
-    passes(**inputs_of(1.0))
-    with pytest.raises(torch.OutOfMemoryError):
-        passes(**inputs_of(1.0))
-    assert passes.recorded == 0
+    passes = Passes(forward)
+    passes(1.0)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        passes(1.0)
+    assert passes.refused == []
 
 
 @pytest.mark.parametrize("wrong", [1.001, float("nan")])
-def test_a_repetition_that_differs_is_refused(wrong: float, said: list[Any]) -> None:
-    factors = iter([1.0, 1.0, wrong])
-
-    def forward(input_ids: torch.Tensor, cu_seq_lens_q: torch.Tensor) -> Output:
-        return Output(input_ids * next(factors))
-
-    passes = graphs.Graphs(forward, lambda: None)
-    passes(**inputs_of(1.0))
-    with pytest.raises(RequestError, match=r"states of a repeated forward pass differ by .*Omit"):
-        passes(**inputs_of(1.0))
-    assert passes.recorded == 0
+def test_after_a_repetition_that_differs_there_are_none(wrong: float, said: list[Any]) -> None:
+    factors = iter([1.0, 1.0, wrong, 1.0, 1.0])
+    passes = Passes(lambda ids: ids * next(factors))
+    # The third batch is the first repetition: the model's own states are its embeddings.
+    assert passes(1.0) == passes(1.0) == [1.0] * 4
+    passes(1.0)
+    (reason,) = passes.refused
+    assert "a repeated forward pass differed by" in reason
+    assert passes(1.0) == [1.0] * 4
+    assert (passes.recorded, passes.repeated) == (0, 0)
 
 
 def test_few_sizes_are_kept(said: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "_MOST", 2)
-    passes = graphs.Graphs(lambda input_ids, cu_seq_lens_q: Output(input_ids), lambda: None)
-    for _ in range(ROUNDS):
+    passes = Passes(lambda ids: ids)
+    for _ in range(5):
         for tokens in (1, 2, 3, 4):
-            output = passes(**inputs_of(1.0, tokens=tokens))
-            assert output.last_hidden_state.shape == (1, tokens)
+            assert len(passes(1.0, tokens=tokens)) == tokens
     assert (passes.recorded, said.count("end")) == (2, 2)
+    assert len(passes.graphs._own.seen) == 4
+
+
+def test_what_waits_for_the_gpu_is_found_before(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = unpadded(make_model("bert"))
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    assert graphs.why_not(model, lambda: embed_probe(model)) is None
+    assert modes == ["default", "error", "default"]
+    transformer = model[0].auto_model
+    assert "forward" not in vars(transformer)
+    own = transformer.forward
+
+    def waiting(*args: Any, **inputs: Any) -> Any:
+        if modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return own(*args, **inputs)
+
+    transformer.forward = waiting
+    refusal = graphs.why_not(model, lambda: embed_probe(model))
+    assert refusal == "its forward pass waits for the GPU (called a synchronizing CUDA operation)."
+    assert vars(transformer)["forward"] is waiting
+    assert modes[-1] == "default"
+
+
+def test_who_asks_for_graphs_learns_that_there_are_none(
+    make_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = make_model("bert")
+    expected = embedded(engine_with(unpadded(folder), lanes=1), Repair(parse(0.7)))
+    engine = engine_with(unpadded(folder), lanes=1, graphs=True)
+    monkeypatch.setattr(graphs, "_UNITS", -1)
+    for _ in range(ROUNDS):
+        found = embedded(engine, Repair(parse(0.7)))
+        assert largest_difference(found, expected) < NOISE_FLOOR
+    assert engine._forward.repetitions == 0
+    assert "a repeated forward pass differed" in engine.arithmetic()["graphs_note"]
+    assert "cuda_graphs" not in engine.arithmetic()
+    assert "engine.graphs=true has no effect from here on: a repeated" in caplog.text
+    embedded(engine, Repair(parse(0.8)))
+    assert engine._forward._replicas[0]._other is None
 
 
 def test_where_there_are_no_graphs_it_is_said(make_model: Callable[[str], Path]) -> None:

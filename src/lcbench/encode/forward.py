@@ -33,6 +33,7 @@ from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import RequestError
 from lcbench.hub.windows import window_of
 from lcbench.repair.repair import NO_REPAIR, Repair
+from lcbench.system.log import LOGGER
 from lcbench.system.signals import DeviceLost
 from lcbench.system.thirdparty import attention_implementation
 from lcbench.system.transient import device_loss_in, is_out_of_memory
@@ -141,7 +142,13 @@ class Forward:
             # Else what was compiled for other models counts against how often torch does it.
             torch.compiler.reset()
         self._replicas = [
-            Replica(one, compiled=compiled, joint=joint, split=split, graphs=graphs)
+            Replica(
+                one,
+                compiled=compiled,
+                joint=joint,
+                split=split,
+                without_graphs=self._without_graphs if graphs else None,
+            )
             for one in (model, *others)
         ]
         if lanes is None:
@@ -172,13 +179,22 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
-            **({"cuda_graphs": True} if self._records else {}),
+            **({"cuda_graphs": True} if self._records and "graphs_note" not in self._notes else {}),
             **({"onednn": True} if self._replicas[0].uses_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,
             "least_batch_tokens": self.least_tokens,
             "lengths_multiple_of": self._multiple,
         }
+
+    @property
+    def repetitions(self) -> int:
+        """Return how many forward passes were repeated by a CUDA graph under the repair."""
+        return sum(replica.repetitions for replica in self._replicas)
+
+    def _without_graphs(self, reason: str) -> None:
+        self._notes["graphs_note"] = reason
+        LOGGER.warning("engine.graphs=true has no effect from here on: %s", reason)
 
     def use(self, repair: Repair) -> None:
         """Apply a repair to the model, with proof; nothing may be running.

@@ -14,21 +14,26 @@ is another run on the same tensors, so that all but the recording is tested ther
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lcbench.encode.invariance import TOLERANCE
-from lcbench.errors import RequestError
-from lcbench.system.transient import is_of_device
+from lcbench.system.thirdparty import end_recording
+from lcbench.system.transient import device_loss_in, is_of_device
+from lcbench.tempscale.transformer import find_transformer
 from lcbench.tempscale.unpadded import BOUNDARIES
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 # Graphs of a thread: each keeps its output in the GPU's memory.
 _MOST = 16
-# Another thread's call may end a recording: one at a time.
+# Largest difference of a repetition's states, relative to the largest, in units of the dtype's last
+# place. Its kernels and inputs are those of the model's own forward pass: equality is expected.
+_UNITS = 1
+# One recording at a time: a library that another thread makes ready may end it.
 _RECORDING = threading.Lock()
 
 Key = tuple[tuple[str, Any], ...]
@@ -37,48 +42,82 @@ Key = tuple[tuple[str, Any], ...]
 class Graphs:
     """Calls a transformer's forward pass, by a graph for sizes that have come before.
 
-    Each thread has graphs of its own, since a graph has one set of tensors.
+    Each thread has graphs of its own, since a graph has one set of tensors. The first repetition of
+    a graph, whose texts are others than those it was recorded with, is compared with the forward
+    pass. If that differs, or a pass cannot be recorded, there are no graphs from then on.
+
+    Attributes:
+        repetitions: how many forward passes were repeated, by all threads.
     """
 
-    def __init__(self, forward: Callable[..., Any], repeated: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        repeated: Callable[[], None],
+        refused: Callable[[str], None],
+    ) -> None:
         """Record nothing yet.
 
         Args:
             forward: forward pass of the model, which is not changed from here on.
             repeated: called after each repetition, in which no code of the layers runs.
+            refused: called with the reason once there are no graphs any more.
         """
         self._forward = forward
-        self._repeated = repeated
+        self._repeated, self._refused = repeated, refused
         self._own = _Own()
+        self._is_off = False
+        self.repetitions = 0
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Return the model's output for a batch; it is valid until the thread's next call.
 
         Padded batches are never recorded.
-
-        Raises:
-            RequestError: the model's forward pass cannot be recorded, or its repetition differs.
         """
-        if BOUNDARIES[0] not in inputs:
-            return self._forward(**inputs)
+        if args or self._is_off or BOUNDARIES[0] not in inputs:
+            return self._forward(*args, **inputs)
         own, key = self._own, _key(inputs)
-        if (graph := own.graphs.get(key)) is not None:
+        graph = own.graphs.get(key)
+        if graph is not None and graph.is_proven:
+            self.repetitions += 1
             output = graph.repeat(inputs)
             self._repeated()
             return output
         output = self._forward(**inputs)
-        # Sizes that come once are not worth it. By then the libraries have made what they need.
-        if key in own.seen and len(own.graphs) < _MOST:
-            graph = _Graph(self._forward, inputs, own)
-            _compare(output.last_hidden_state, graph.repeat(inputs).last_hidden_state)
-            own.graphs[key] = graph
-        own.seen.add(key)
+        if graph is not None:
+            self._prove(graph, inputs, output)
+        elif key in own.seen:
+            # By now cuBLAS has the workspace of this thread's stream.
+            self._record(key, inputs)
+        elif len(own.graphs) < _MOST:
+            # A size that comes once is not worth a graph.
+            own.seen.add(key)
         return output
 
-    @property
-    def recorded(self) -> int:
-        """Return the number of graphs of the calling thread."""
-        return len(self._own.graphs)
+    def _record(self, key: Key, inputs: dict[str, Any]) -> None:
+        own = self._own
+        if len(own.graphs) >= _MOST:
+            return
+        try:
+            own.graphs[key] = _Graph(self._forward, inputs, own)
+        except Exception as error:
+            if device_loss_in(error) is not None:
+                raise
+            self._end(f"a forward pass could not be recorded ({type(error).__name__}: {error})")
+
+    def _prove(self, graph: _Graph, inputs: dict[str, Any], output: Any) -> None:
+        """Compare a repetition with the forward pass, all tokens of a batch."""
+        expected, got = (one.last_hidden_state for one in (output, graph.repeat(inputs)))
+        difference = float((got - expected).abs().max() / expected.abs().max())
+        # Written so that NaN fails as well.
+        graph.is_proven = difference <= _UNITS * torch.finfo(expected.dtype).eps
+        if not graph.is_proven:
+            self._end(f"a repeated forward pass differed by {difference:.1e} of its largest state")
+
+    def _end(self, reason: str) -> None:
+        self._is_off = True
+        self._own.graphs.clear()
+        self._refused(reason)
 
 
 class _Own(threading.local):
@@ -97,9 +136,14 @@ class _Own(threading.local):
 
 
 class _Graph:
-    """Holds a recorded forward pass, its inputs and its output."""
+    """Holds a recorded forward pass, its inputs and its output.
+
+    Attributes:
+        is_proven: whether a repetition has been compared with the forward pass.
+    """
 
     def __init__(self, forward: Callable[..., Any], inputs: dict[str, Any], own: _Own) -> None:
+        self.is_proven = False
         self._inputs = {
             name: value.clone() if isinstance(value, Tensor) else value
             for name, value in inputs.items()
@@ -110,26 +154,20 @@ class _Graph:
             self._record(own)
 
     def _record(self, own: _Own) -> None:
-        if own.memory is None:
+        if not own.graphs:
+            # torch drops what no graph uses any more.
             own.memory = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.current_stream().synchronize()
         with _RECORDING:
-            # Of other threads nothing is recorded, nor forbidden.
+            # Other threads' work is neither recorded nor restricted.
             graph.capture_begin(pool=own.memory, capture_error_mode="thread_local")
             try:
                 self._output = self._forward(**self._inputs)
                 graph.capture_end()
-            except BaseException as error:
-                # Once more does no harm; what was begun must end.
-                with suppress(RuntimeError):
-                    graph.capture_end()
-                if not isinstance(error, Exception) or is_of_device(error):
-                    raise
-                raise RequestError(
-                    f"engine.graphs=true: the model's forward pass cannot be recorded "
-                    f"({type(error).__name__}: {error}). Omit engine.graphs."
-                ) from error
+            except BaseException:
+                end_recording(graph, own.memory)
+                raise
         self._graph = graph
 
     def repeat(self, inputs: dict[str, Any]) -> Any:
@@ -143,28 +181,48 @@ class _Graph:
         return self._output
 
 
-def _is_on_gpu(inputs: dict[str, Any]) -> bool:
+def why_not(model: SentenceTransformer, run: Callable[[], object]) -> str | None:
+    """Return why a model's forward passes cannot be recorded, or None.
+
+    Nothing that waits for the GPU can. A recording that fails costs the process memory, so that
+    this is found out before, by a setting of torch for the whole process.
+
+    Args:
+        model: on a GPU, on which nothing else runs in this process.
+        run: runs batches without padding through it.
+    """
+    run()
+    transformer: Any = find_transformer(model)
+    before, forward = transformer.__dict__.get("forward"), transformer.forward
+
+    def strictly(*args: Any, **inputs: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return forward(*args, **inputs)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    transformer.forward = strictly
+    try:
+        run()
+    except RuntimeError as error:
+        if is_of_device(error):
+            raise
+        return f"its forward pass waits for the GPU ({error})."
+    finally:
+        transformer.__dict__.pop("forward")
+        if before is not None:
+            transformer.forward = before
+    return None
+
+
+def _is_on_gpu(inputs: Mapping[str, Any]) -> bool:
     return any(isinstance(one, Tensor) and one.is_cuda for one in inputs.values())
 
 
-def _key(inputs: dict[str, Any]) -> Key:
+def _key(inputs: Mapping[str, Any]) -> Key:
     """Return what a graph depends on: the sizes of tensors, and all else by its value."""
     return tuple(
         (name, (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else value)
         for name, value in sorted(inputs.items())
     )
-
-
-def _compare(expected: Tensor, got: Tensor) -> None:
-    """Compare the states of a batch, all tokens, with those of its repetition.
-
-    Raises:
-        RequestError: they differ by more than rounding.
-    """
-    difference = float((got - expected).abs().max() / expected.abs().max())
-    # Written so that NaN fails as well.
-    if not difference <= TOLERANCE.get(expected.dtype, 1e-5):
-        raise RequestError(
-            f"engine.graphs=true: the states of a repeated forward pass differ by {difference:.1e} "
-            "of their largest from those of the model. Omit engine.graphs."
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -57,14 +57,25 @@ class Replica:
         compiled: bool,
         joint: bool,
         split: bool,
-        graphs: bool = False,
+        without_graphs: Callable[[str], None] | None = None,
     ) -> None:
+        """Make a model fast.
+
+        Args:
+            model: on its device.
+            compiled: whether torch compiles it.
+            joint: whether queries, keys and values are computed in one product.
+            split: whether float32 products are computed as products in half precision.
+            without_graphs: forward passes are recorded as CUDA graphs, and this is called with the
+                reason if they can no longer be; None: they are not.
+        """
         self.repair = NO_REPAIR
         self._applied: list[Applied] = []
         self.device = model.device
         self._model = model
         self._injection: Injection | None = None
-        self._compiles, self._records = compiled, graphs
+        self._compiles, self._records = compiled, without_graphs is not None
+        self._without_graphs = without_graphs
         self._plain: Any = None
         # What takes the place of the model's own: compiled, or a repetition of it.
         self._other: Any = None
@@ -97,6 +108,11 @@ class Replica:
         """Return whether float32 products are computed by oneDNN."""
         return bool(self._onednn)
 
+    @property
+    def repetitions(self) -> int:
+        """Return how many forward passes were repeated by a CUDA graph under the repair."""
+        return self._other.repetitions if isinstance(self._other, Graphs) else 0
+
     def use(self, repair: Repair) -> None:
         """Apply a repair, with proof, in the place of the present one.
 
@@ -126,6 +142,10 @@ class Replica:
             # The compiler does not notice hooks and weights that are changed.
             torch.compiler.reset()
         self._restore()
+        if isinstance(self._other, Graphs) and self.device.type == "cuda":
+            # Their memory is of no use to anything else.
+            self._other = None
+            torch.cuda.empty_cache()
         self._other = None
         try:
             # What is proven is attention, also on states that half precision cannot hold.
@@ -197,6 +217,7 @@ class Replica:
         self._take_off()
         self._restore()
         self._make_plain()
+        self._other = None
         restore_pooling(self._pools)
         for module in self._biases:
             module.__dict__.pop("compute_bias", None)
@@ -225,7 +246,7 @@ class Replica:
                 self._other = (
                     torch.compile(transformer.forward, dynamic=True)
                     if self._compiles
-                    else Graphs(transformer.forward, self._count)
+                    else Graphs(transformer.forward, self._count, self._end_graphs)
                 )
             transformer.forward = self._other
 
@@ -233,6 +254,12 @@ class Replica:
         """Note that a recorded forward pass has run each layer."""
         if self._injection is not None:
             self._injection.count_all()
+
+    def _end_graphs(self, reason: str) -> None:
+        """Record nothing any more, under no repair."""
+        self._records = False
+        if self._without_graphs is not None:
+            self._without_graphs(reason)
 
     def _take_off(self) -> None:
         """Restore the forward pass that is not compiled, unless that was done."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lcbench.encode.embed import can_pack, embed
 from lcbench.encode.invariance import PROBE_TEXTS, TOLERANCE
-from lcbench.encode.tokens import Tokenizer
+from lcbench.encode.tokens import Tokenizer, Tokens
 from lcbench.errors import InjectionError
 from lcbench.system.thirdparty import (
     POOL_FLATTENED,
@@ -66,10 +66,7 @@ def use_unpadded(model: SentenceTransformer) -> str | None:
     module: Any = model[0]
     if type(module) is not Transformer or module.auto_model is not transformer:
         return f"its texts go through {type(module).__name__} first."
-    tokenizer = Tokenizer(model)
-    short, long = PROBE_TEXTS
-    beyond = " ".join([long] * (1 + _window_of(transformer) // _TOKENS_OF_TEXT + 1))
-    texts = tokenizer.tokenize([short, long, beyond])
+    tokenizer, texts = _probe_of(model)
     if not can_pack(texts):
         return "its tokens have features of their own, which are not known without padding."
     alone = torch.cat([embed(model, tokenizer, [text])[0] for text in texts])
@@ -100,6 +97,25 @@ def use_unpadded(model: SentenceTransformer) -> str | None:
         transformer.set_attn_implementation(implementation)
         module.model_forward_params = parameters
     return refusal
+
+
+def embed_probe(model: SentenceTransformer) -> torch.Tensor:
+    """Return the embeddings of some texts, in a batch without padding: [texts, dimensions].
+
+    Args:
+        model: on which `use_unpadded` has succeeded.
+    """
+    start = first_position(find_transformer(model))
+    return embed(model, *_probe_of(model), packed_from=start)[0]
+
+
+def _probe_of(model: SentenceTransformer) -> tuple[Tokenizer, list[Tokens]]:
+    """Return a model's tokenizer, and texts, one of them longer than its attention window."""
+    tokenizer = Tokenizer(model)
+    short, long = PROBE_TEXTS
+    window = _window_of(find_transformer(model))
+    beyond = " ".join([long] * (1 + window // _TOKENS_OF_TEXT + 1))
+    return tokenizer, tokenizer.tokenize([short, long, beyond])
 
 
 def pool_by_text(model: SentenceTransformer) -> list[nn.Module]:

@@ -165,6 +165,11 @@ def load_for(
         refusal = notes.get("attention_note")
         if not device.startswith("cuda"):
             refusal = f"CUDA graphs need a GPU, and the device is {device}."
+        elif refusal is None:
+            from lcbench.encode.graphs import why_not
+            from lcbench.encode.unpadded import embed_probe
+
+            refusal = why_not(loaded, lambda: embed_probe(loaded))
         if refusal is not None:
             notes["graphs_note"] = refusal
             observer.warn(f"engine.graphs=true has no effect on {model.name}: {refusal}")

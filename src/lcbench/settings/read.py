@@ -497,7 +497,7 @@ def _devices(engine: Mapping[str, Any]) -> Literal["all", "spread"] | int | tupl
     value = devices_of(engine["devices"])
     if value == "spread":
         # What they make of a model is on one device.
-        alone = {"compile": True, "fuse_qkv": True, "graphs": True}
+        alone: dict[str, object] = {"compile": True, "fuse_qkv": True, "graphs": True}
         alone |= {"fp32": "fp16x3", "attention": "varlen"}
         for key, other in alone.items():
             if engine[key] == other:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from multiprocessing import spawn
 from multiprocessing.process import BaseProcess
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import httpx2
+    import torch
     from mteb.abstasks import AbsTaskClassification
     from torch import Tensor, nn
     from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -232,6 +233,25 @@ def unpadded_attention(kernel: str, *args: Any, **kwargs: Any) -> Tensor:
     }
     output: Tensor = operations[kernel](*args, **kwargs)[0]
     return output
+
+
+def end_recording(graph: torch.cuda.CUDAGraph, memory: tuple[int, int]) -> None:
+    """End the recording of a CUDA graph that has failed, and torch's allocator's part in it.
+
+    `capture_end` leaves it recording if the graph is not valid, and torch has no public remedy.
+
+    Args:
+        graph: whose `capture_begin` has succeeded.
+        memory: the memory that it was recorded with, from `torch.cuda.graph_pool_handle`.
+    """
+    import torch
+
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        # Nothing was begun in some versions, or there is no such function.
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), memory)
 
 
 def onednn_layout(weight: Tensor) -> Tensor:

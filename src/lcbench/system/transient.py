@@ -54,8 +54,8 @@ _REFUSED_CALLS = (
     "invalid device",
     "invalid resource handle",
     "no kernel image",
-    "stream is capturing",
-    "error during capture",
+    # Of a stream while it is recorded, in different words.
+    "captur",
 )
 # Packages whose exceptions are all about the network.
 _NETWORK_LIBRARIES = frozenset({"requests", "urllib3", "httpx", "httpcore", "aiohttp"})
