@@ -980,7 +980,8 @@ def page(
         "shares are of the median. The",
         "operations of (c) are estimated from the mean length of a task's texts where its items do",
         "not say every text's, which makes its share a lower bound; those of (a) and (b) exactly.",
-        "Rest is what no stage took; it is negative where stages ran side by side.",
+        "Rest is what no stage took; it is negative where stages ran side by side. Ratios",
+        "are medians of those of each round.",
     ]
     for workload in chosen:
         lines += ["", *_section(workload, found[workload.name])]

@@ -1,6 +1,7 @@
 """Recorded forward passes: the same embeddings, few sizes of batches, and clear refusals."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def test_what_may_go_by_the_texts_is_not_recorded(
         got, expected = (one.embed(asked, TEXTS, role, "").embeddings for one in (engine, plain))
         assert largest_difference(got, expected) < NOISE_FLOOR
     # Of a policy by role the engine runs each role's, which is constant.
+    assert engine.arithmetic().get("cuda_graphs", False) == ("query" in repair)
     assert (counted.called > called) == ("query" in repair)
     # Recorded again, without the repair.
     for _ in range(ROUNDS):
@@ -274,7 +276,7 @@ class Passes:
         def count() -> None:
             self.repeated += 1
 
-        self.graphs = graphs.Graphs(of_batch, count, self.refused.append)
+        self.graphs = graphs.Graphs(of_batch, count, nullcontext, self.refused.append)
 
     def __call__(self, first: float, tokens: int = 4) -> list[float]:
         """The states of the first text."""
@@ -389,6 +391,7 @@ def test_what_waits_for_the_gpu_is_found_before(
 ) -> None:
     model = unpadded(make_model("bert"))
     modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[0])
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     assert graphs.why_not(model, lambda: embed_probe(model)) is None
     assert modes == ["default", "error", "default"]
@@ -424,14 +427,70 @@ def test_who_asks_for_graphs_learns_that_there_are_none(
     assert "a repeated forward pass differed" in engine.arithmetic()["graphs_note"]
     assert "cuda_graphs" not in engine.arithmetic()
     assert "engine.graphs=true has no effect from here on: a repeated" in caplog.text
-    embedded(engine, Repair(parse(0.8)))
-    assert engine._forward._replicas[0]._other is None
+    replica = engine._forward._replicas[0]
+    for tau in (0.7, 0.8):
+        # Nor are batches filled any more.
+        engine._store = memory()
+        work = engine.embed(Repair(parse(tau)), TEXTS, None, "").work
+        assert work.padded == work.tokens
+    assert replica._other is None
+
+
+def test_a_layer_that_fails_while_it_is_recorded_is_not_counted(
+    said: list[Any], make_model: Callable[[str], Path]
+) -> None:
+    """The batch went through the model as it is: each of its layers has run once."""
+    folder = make_model("bert")
+    repair = Repair(parse(0.7))
+    expected = embedded(engine_with(unpadded(folder), lanes=1), repair)
+    model = unpadded(folder)
+
+    def failing(*_: Any) -> None:
+        if said and said[-1] == ("begin", "thread_local"):
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    hook = model[0].auto_model.encoder.layer[-1].register_forward_pre_hook(failing)
+    engine = engine_with(model, lanes=1, graphs=True)
+    for _ in range(ROUNDS):
+        assert largest_difference(embedded(engine, repair), expected) < NOISE_FLOOR
+    assert said.count("end") == 1
+    assert "not permitted when stream is capt" in engine.arithmetic()["graphs_note"]
+    hook.remove()
+
+
+def test_after_memory_ran_out_a_thread_has_no_graphs(
+    make_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_with(unpadded(make_model("bert")), lanes=1, graphs=True)
+    for _ in range(ROUNDS):
+        expected = embedded(engine, NO_REPAIR)
+    passes = engine._forward._replicas[0]._other
+    repeat, forgotten = graphs._Graph.repeat, []
+    forget = graphs.Graphs.forget
+
+    def exhausted(graph: Any, inputs: Any) -> Any:
+        if not forgotten:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return repeat(graph, inputs)
+
+    def forgetting(own: Any) -> None:
+        forgotten.append(len(own._own.graphs))
+        forget(own)
+        assert own._own.graphs == {}
+
+    monkeypatch.setattr(graphs._Graph, "repeat", exhausted)
+    monkeypatch.setattr(graphs.Graphs, "forget", forgetting)
+    assert largest_difference(embedded(engine, NO_REPAIR), expected) < NOISE_FLOOR
+    assert forgotten == [forgotten[0]]
+    assert forgotten[0] > 0
+    assert engine._forward._replicas[0]._other is passes
+    assert engine.arithmetic()["cuda_graphs"] is True
 
 
 def test_where_there_are_no_graphs_it_is_said(make_model: Callable[[str], Path]) -> None:
     for architecture, attention, reason in (
-        ("bert", "varlen", "CUDA graphs need a GPU, and the device is cpu"),
-        ("t5", None, "CUDA graphs need a GPU"),
+        ("bert", "varlen", "CUDA graphs need a CUDA device, and the device is cpu"),
+        ("t5", None, "CUDA graphs need a CUDA device"),
     ):
         observer = Recorded()
         _, notes = load_for(
@@ -449,7 +508,7 @@ def test_where_there_are_no_graphs_it_is_said(make_model: Callable[[str], Path])
     ("other", "reason"),
     [
         ("engine.compile=true", "compiled code is not recorded"),
-        ("engine.attention=sdpa", "only batches without padding are recorded"),
+        ("engine.attention=sdpa", "only batches of engine.attention=varlen are recorded"),
         ("engine.fp32=fp16x3", "a batch beyond half precision is computed anew"),
     ],
 )

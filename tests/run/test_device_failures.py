@@ -48,6 +48,8 @@ LOST = [
     torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
     torch.AcceleratorError("CUDA error: unspecified launch failure"),
     RuntimeError("CUDA error: an illegal memory access was encountered"),
+    # Found while a graph is recorded: what the stack says is no message of CUDA's.
+    RuntimeError("CUDA error: unspecified launch failure\nat::cuda::CUDAGraph::capture_end()"),
     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(…)`"),
 ]
 # What is wrong with what was asked for.
@@ -55,6 +57,8 @@ WRONG = [
     RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
     torch.AcceleratorError("CUDA error: invalid configuration argument"),
     torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
+    RuntimeError("CUDA error: operation failed due to a previous error during capture"),
+    torch.AcceleratorError("CUDA error: dependency created on uncaptured work in another stream"),
     RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm(…)`"),
     ValueError("CUDA error: an illegal memory access was encountered"),
 ]

@@ -179,7 +179,7 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
-            **({"cuda_graphs": True} if self._records and "graphs_note" not in self._notes else {}),
+            **({"cuda_graphs": True} if any(one.records for one in self._replicas) else {}),
             **({"onednn": True} if self._replicas[0].uses_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,
@@ -221,9 +221,9 @@ class Forward:
         changes = repair.changes
         if changes not in self._budgets:
             window = repair.window(self.window)
-            self._budgets[changes] = self._chosen_tokens or batch_budget(
-                self._model, self._lanes_each, window
-            )
+            # A graph has memory of its own.
+            lanes = self._lanes_each * (2 if self._records else 1)
+            self._budgets[changes] = self._chosen_tokens or batch_budget(self._model, lanes, window)
         planned = self._budgets[changes]
         if planned != self.planned_tokens:
             self.planned_tokens = self.batch_tokens = self.least_tokens = planned

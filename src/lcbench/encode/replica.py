@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +224,11 @@ class Replica:
         self._pools, self._biases = [], []
 
     @property
+    def records(self) -> bool:
+        """Return whether forward passes are recorded under the repair."""
+        return self._is_on and self._can_record
+
+    @property
     def _can_record(self) -> bool:
         """Return whether graphs of the forward pass are right for every batch under the repair."""
         policy = self.repair.policy
@@ -246,7 +251,9 @@ class Replica:
                 self._other = (
                     torch.compile(transformer.forward, dynamic=True)
                     if self._compiles
-                    else Graphs(transformer.forward, self._count, self._end_graphs)
+                    else Graphs(
+                        *(transformer.forward, self._count, self._uncounted, self._end_graphs)
+                    )
                 )
             transformer.forward = self._other
 
@@ -254,6 +261,10 @@ class Replica:
         """Note that a recorded forward pass has run each layer."""
         if self._injection is not None:
             self._injection.count_all()
+
+    def _uncounted(self) -> AbstractContextManager[None]:
+        """Return the context of runs after which a layer that has not run is no fault."""
+        return nullcontext() if self._injection is None else self._injection.uncounted()
 
     def _end_graphs(self, reason: str) -> None:
         """Record nothing any more, under no repair."""
@@ -280,7 +291,7 @@ class Replica:
             *(self._model, tokenizer, batch),
             multiple=self._multiple,
             packed_from=self._packed_from,
-            filled=self._is_on and not self._compiles,
+            filled=self.records,
             unscaled=unscaled,
         )
         try:
@@ -292,6 +303,9 @@ class Replica:
         except BaseException:
             if self._injection is not None:
                 self._injection.forget()
+            if isinstance(self._other, Graphs):
+                # Memory may have run out.
+                self._other.forget()
             raise
         if self._injection is not None:
             self._injection.check()

@@ -128,8 +128,10 @@ def matmul_rate(device: str, dtype: str, hidden: int) -> float:
             torch.cuda.synchronize(device)
 
     rows = _rows(device.partition(":")[0], hidden)
-    left = torch.randn(rows, hidden, device=device, dtype=getattr(torch, weights_dtype(dtype)))
-    weight = torch.randn(4 * hidden, hidden, device=device, dtype=left.dtype)
+    kind = getattr(torch, weights_dtype(dtype))
+    left, weight = (
+        torch.randn(size, hidden).to(device=device, dtype=kind) for size in (rows, 4 * hidden)
+    )
     multiply = Product(weight, None) if is_used(weight) else partial(linear, weight=weight)
     best = float("inf")
     with products_in(dtype):

@@ -164,7 +164,7 @@ def load_for(
     if options.graphs:
         refusal = notes.get("attention_note")
         if not device.startswith("cuda"):
-            refusal = f"CUDA graphs need a GPU, and the device is {device}."
+            refusal = f"CUDA graphs need a CUDA device, and the device is {device}."
         elif refusal is None:
             from lcbench.encode.graphs import why_not
             from lcbench.encode.unpadded import embed_probe

@@ -482,7 +482,7 @@ def _graphs(engine: Mapping[str, Any]) -> bool:
         (
             "attention",
             engine["attention"] not in ("auto", "varlen"),
-            "only batches without padding are recorded",
+            "only batches of engine.attention=varlen are recorded",
         ),
     ):
         if excluded:

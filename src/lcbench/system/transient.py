@@ -151,7 +151,9 @@ def _is_loss(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     of_device = type(error).__name__ == "AcceleratorError" or text.startswith(_DEVICE_ERRORS)
-    if not of_device or _mentions(error, _REFUSED_CALLS):
+    # Further lines may be of a stack.
+    told = text.partition("\n")[0]
+    if not of_device or any(one in told for one in _REFUSED_CALLS):
         return False
     return _KERNEL_FAILED in text or not _LIBRARY_ERRORS.search(text)
 

@@ -27,7 +27,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -430,7 +431,8 @@ class Injection:
             InjectionError: naming the first layer that has not.
         """
         layers = [_layer(module) for module in self._modules]
-        calls = self._run.calls
+        calls = Counter(self._run.calls)
+        self.forget()
         runs = max((calls[layer.name] // layer.calls_a_run for layer in layers), default=0)
         for layer in layers:
             if runs == 0 or calls[layer.name] != runs * layer.calls_a_run:
@@ -439,7 +441,6 @@ class Injection:
                     f"longer runs at τ = {self.policy.canonical}; it was replaced or bypassed "
                     "after the injection."
                 )
-        self.forget()
 
     def remove(self) -> None:
         """Restore the model's own attention. Doing it twice is harmless."""
@@ -474,6 +475,15 @@ class Injection:
         for module in self._modules:
             layer = _layer(module)
             self._run.calls[layer.name] += layer.calls_a_run
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count no runs of this thread, be they complete or not."""
+        before = Counter(self._run.calls)
+        try:
+            yield
+        finally:
+            self._run.calls = before
 
     def forget(self) -> None:
         """Forget the runs of this thread since the last check, after one that broke off."""
