@@ -139,7 +139,6 @@ def test_what_may_go_by_the_texts_is_not_recorded(
         got, expected = (one.embed(asked, TEXTS, role, "").embeddings for one in (engine, plain))
         assert largest_difference(got, expected) < NOISE_FLOOR
     # Of a policy by role the engine runs each role's, which is constant.
-    assert engine.arithmetic().get("cuda_graphs", False) == ("query" in repair)
     assert (counted.called > called) == ("query" in repair)
     # Recorded again, without the repair.
     for _ in range(ROUNDS):
@@ -393,7 +392,7 @@ def test_what_waits_for_the_gpu_is_found_before(
     modes = ["default"]
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[0])
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    assert graphs.why_not(model, lambda: embed_probe(model)) is None
+    assert graphs.capture_refusal(model, lambda: embed_probe(model)) is None
     assert modes == ["default", "error", "default"]
     transformer = model[0].auto_model
     assert "forward" not in vars(transformer)
@@ -405,7 +404,7 @@ def test_what_waits_for_the_gpu_is_found_before(
         return own(*args, **inputs)
 
     transformer.forward = waiting
-    refusal = graphs.why_not(model, lambda: embed_probe(model))
+    refusal = graphs.capture_refusal(model, lambda: embed_probe(model))
     assert refusal == "its forward pass waits for the GPU (called a synchronizing CUDA operation)."
     assert vars(transformer)["forward"] is waiting
     assert modes[-1] == "default"

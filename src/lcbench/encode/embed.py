@@ -79,9 +79,9 @@ def pack(
         batch: the tokens of each text, which `can_pack` takes.
         first_position: position of the first token of each text.
         pin: put the tensors into page-locked memory, which a CUDA device reads by itself.
-        filled: add texts that nobody asked for at the end, none longer than the longest, so that
-            batches of many sizes have few: at most an eighth more tokens, and a power of two of
-            texts. The longest is then given as a power of two too, as a bound.
+        filled: append filler texts, none longer than the longest, so that batches come in few
+            sizes: at most an eighth more tokens, and a power of two of texts. The length of the
+            longest is then given as a power of two too, as a bound.
     """
     lengths = np.array([one.length for one in batch], dtype=np.int64)
     longest, tokens = int(lengths.max()), int(lengths.sum())
@@ -102,10 +102,10 @@ def pack(
 
 
 def filling(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the tokens of the texts that fill up a batch, which may be 0.
+    """Return the numbers of tokens of the filler texts of a batch, which may be 0: [texts], int64.
 
     Args:
-        lengths: tokens of the batch's texts.
+        lengths: tokens of the batch's texts: [texts].
     """
     tokens, texts = int(lengths.sum()), len(lengths)
     step = max(1, power_of_two(tokens) // 16)

@@ -179,7 +179,8 @@ class Forward:
             "attention": self._attention,
             **({"float32_products": "fp16x3"} if self._split else {}),
             **({"fused_qkv": True} if self._joint else {}),
-            **({"cuda_graphs": True} if any(one.records for one in self._replicas) else {}),
+            # Whatever the repair: a cell is recorded when the next ones may be running.
+            **({"cuda_graphs": True} if self._records and "graphs_note" not in self._notes else {}),
             **({"onednn": True} if self._replicas[0].uses_onednn else {}),
             **self._notes,
             "batch_tokens": self.planned_tokens,

@@ -3,7 +3,7 @@
 On an H100 a batch of 16,384 tokens takes bge-small, of 12 layers, 12 ms, and one of 65,536 tokens
 17 ms (results/bench/gpu.md): a GPU waits for Python in small batches of narrow models. A CUDA graph
 records the launches once (capture), and repeats them in one call (replay), on tensors of the same
-sizes at the same addresses. So that sizes recur, a batch without padding is filled up with further
+sizes at the same addresses. So that sizes recur, a batch without padding is filled up with filler
 texts (`embed.pack`).
 
 A graph holds the temperature and the weights as they were when it was recorded. It is used under a
@@ -43,11 +43,11 @@ Key = tuple[tuple[str, Any], ...]
 
 
 class Graphs:
-    """Calls a transformer's forward pass, by a graph for sizes that have come before.
+    """Calls a transformer's forward pass, through a CUDA graph for input sizes seen before.
 
     Each thread has graphs of its own, since a graph has one set of tensors. The first repetition of
-    a graph, whose texts are others than those it was recorded with, is compared with the forward
-    pass. If that differs, or a pass cannot be recorded, there are no graphs from then on.
+    a graph, in general of other texts than those it was recorded with, is compared with the forward
+    pass. If it differs, or a pass cannot be recorded, there are no graphs from then on.
 
     Attributes:
         repetitions: how many forward passes were repeated, by all threads.
@@ -65,7 +65,7 @@ class Graphs:
         Args:
             forward: forward pass of the model, which is not changed from here on.
             repeated: called after each repetition, in which no code of the layers runs.
-            uncounted: returns the context of runs that are none of a batch.
+            uncounted: returns a context in which runs of layers are not counted.
             refused: called with the reason once there are no graphs any more.
         """
         self._forward = forward
@@ -198,15 +198,18 @@ class _Graph:
         return self._output
 
 
-def why_not(model: SentenceTransformer, run: Callable[[], object]) -> str | None:
+def capture_refusal(model: SentenceTransformer, run: Callable[[], object]) -> str | None:
     """Return why a model's forward passes cannot be recorded, or None.
 
-    Nothing that waits for the GPU can. A recording that fails costs the process memory, so that
-    this is found out before, by a setting of torch for the whole process.
+    Nothing that waits for the GPU can. A recording that fails may cost the process memory, so this
+    is found out before, by torch's debug mode for synchronisation, which is one for the process.
 
     Args:
         model: on a GPU, on which nothing else runs in this process.
         run: runs batches without padding through it.
+
+    Raises:
+        RuntimeError: torch reports a problem of the device or its memory, not of the model.
     """
     run()
     transformer: Any = find_transformer(model)

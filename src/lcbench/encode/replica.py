@@ -263,11 +263,11 @@ class Replica:
             self._injection.count_all()
 
     def _uncounted(self) -> AbstractContextManager[None]:
-        """Return the context of runs after which a layer that has not run is no fault."""
+        """Return a context in which runs of layers are not counted."""
         return nullcontext() if self._injection is None else self._injection.uncounted()
 
     def _end_graphs(self, reason: str) -> None:
-        """Record nothing any more, under no repair."""
+        """Stop recording, under every repair."""
         self._records = False
         if self._without_graphs is not None:
             self._without_graphs(reason)

@@ -129,6 +129,7 @@ def matmul_rate(device: str, dtype: str, hidden: int) -> float:
 
     rows = _rows(device.partition(":")[0], hidden)
     kind = getattr(torch, weights_dtype(dtype))
+    # Drawn on the CPU: a GPU's generator may be out of order after a failed CUDA graph.
     left, weight = (
         torch.randn(size, hidden).to(device=device, dtype=kind) for size in (rows, 4 * hidden)
     )

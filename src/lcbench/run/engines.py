@@ -166,10 +166,10 @@ def load_for(
         if not device.startswith("cuda"):
             refusal = f"CUDA graphs need a CUDA device, and the device is {device}."
         elif refusal is None:
-            from lcbench.encode.graphs import why_not
+            from lcbench.encode.graphs import capture_refusal
             from lcbench.encode.unpadded import embed_probe
 
-            refusal = why_not(loaded, lambda: embed_probe(loaded))
+            refusal = capture_refusal(loaded, lambda: embed_probe(loaded))
         if refusal is not None:
             notes["graphs_note"] = refusal
             observer.warn(f"engine.graphs=true has no effect on {model.name}: {refusal}")

@@ -497,9 +497,11 @@ def _devices(engine: Mapping[str, Any]) -> Literal["all", "spread"] | int | tupl
     value = devices_of(engine["devices"])
     if value == "spread":
         # What they make of a model is on one device.
-        alone: dict[str, object] = {"compile": True, "fuse_qkv": True, "graphs": True}
-        alone |= {"fp32": "fp16x3", "attention": "varlen"}
-        for key, other in alone.items():
+        alone = (
+            *(("compile", True), ("fuse_qkv", True), ("graphs", True)),
+            *(("fp32", "fp16x3"), ("attention", "varlen")),
+        )
+        for key, other in alone:
             if engine[key] == other:
                 raise RequestError(
                     f"engine.devices=spread and engine.{key}={str(other).lower()}: a model over "

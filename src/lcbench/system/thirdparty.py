@@ -236,9 +236,10 @@ def unpadded_attention(kernel: str, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def end_recording(graph: torch.cuda.CUDAGraph, memory: tuple[int, int]) -> None:
-    """End the recording of a CUDA graph that has failed, and torch's allocator's part in it.
+    """End a CUDA graph's failed recording, also in torch's memory allocator.
 
-    `capture_end` leaves it recording if the graph is not valid, and torch has no public remedy.
+    `capture_end` leaves the allocator recording if the graph is not valid, and torch has no public
+    remedy.
 
     Args:
         graph: whose `capture_begin` has succeeded.

@@ -54,7 +54,7 @@ _REFUSED_CALLS = (
     "invalid device",
     "invalid resource handle",
     "no kernel image",
-    # Of a stream while it is recorded, in different words.
+    # What a stream does not take while it is captured; the words vary.
     "captur",
 )
 # Packages whose exceptions are all about the network.

@@ -478,7 +478,7 @@ class Injection:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Count no runs of this thread, be they complete or not."""
+        """Leave the runs of this thread in a context uncounted, complete or not."""
         before = Counter(self._run.calls)
         try:
             yield
